@@ -1,0 +1,127 @@
+"""All events of one file as pandas frames by type, kept up to date at the cost of what is new."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bottleneck_core.store import cold_scan
+from bottleneck_core.store.event_table import EventTable
+from bottleneck_core.store.events import COLD_BYTES, EventTail
+
+
+class EventLog:
+    """Events of `path`. `refresh` reads what is new; `frames` and `errors` describe what was read.
+
+    Train, eval and analysis frames have `step` (int64, rising), the events' keys (numbers as float64, other
+    values as object) and `time_s`: seconds since the first event, the time between a stop and the resumption
+    taken out.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], cold_bytes: int = COLD_BYTES) -> None:
+        self.path = Path(path)
+        self._cold_bytes = cold_bytes
+        self._tail = EventTail(self.path)
+        self._tables: dict[str, EventTable] = {}
+        self._frames: dict[str, pd.DataFrame] = {}
+        self._cold_faults: list[str] = []
+
+    def refresh(self) -> bool:
+        """Read what was written since the last call, all of a replaced file; whether anything changed."""
+        changed = not self._tail.offset and self._size() > self._cold_bytes and self._scan()
+        events = self._tail.poll()
+        if self._tail.restarted:
+            self._tables = {}
+            self._cold_faults = []
+        by_type = defaultdict(list)
+        for event in events:
+            by_type[event["type"]].append(event)
+        for kind, portion in by_type.items():
+            self._table(kind).extend(portion)
+        changed |= bool(events) or self._tail.restarted
+        if changed:
+            self._frames = {}
+        return changed
+
+    @property
+    def types(self) -> list[str]:
+        """Types of events that occur."""
+        return list(self._tables)
+
+    def last_step(self, kinds: Iterable[str]) -> int | None:
+        """The highest step among events of these types."""
+        tables = [self._tables[kind] for kind in kinds if kind in self._tables]
+        return max((table.last_step for table in tables if table.last_step is not None), default=None)
+
+    @property
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """One frame for each type that occurs."""
+        return {kind: self.frame(kind) for kind in self._tables}
+
+    def frame(self, kind: str) -> pd.DataFrame:
+        """The frame of one type, empty where it does not occur. Changing it leaves the log as it is."""
+        if kind not in self._frames:
+            table = self._tables.get(kind)
+            if table is None:
+                return pd.DataFrame({"step": np.empty(0, np.int64)})
+            self._frames[kind] = table.frame(self._time_s(table.clock))
+        # Shares memory until it is written to: pandas then copies what is written.
+        return self._frames[kind].copy(deep=False)
+
+    def last(self, kind: str) -> dict[str, Any]:
+        """The last event of a type without missing values, whole numbers as int; empty without any."""
+        table = self._tables.get(kind)
+        return table.last_row() if table is not None else {}
+
+    @property
+    def errors(self) -> list[str]:
+        """Sentences about what is broken, equal faults counted together."""
+        if not self.path.is_file():
+            return [f"{self.path.name} is missing"]
+        found = self._cold_faults + self._tail.errors
+        found += [f"{self.path.name}: {fault}" for table in self._tables.values() for fault in table.faults()]
+        if self._tail.half_line:
+            found.append(f"{self.path.name}: last line is half-written, ignored")
+        if not found and not self._tables:
+            found.append(f"{self.path.name} is empty")
+        return found
+
+    def _table(self, kind: str) -> EventTable:
+        return self._tables.setdefault(kind, EventTable(kind))
+
+    def _size(self) -> int:
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    def _scan(self) -> bool:
+        result = cold_scan.scan(self.path)
+        if result is None:
+            return False
+        for kind, columns in result.tables.items():
+            self._table(kind).load(columns, len(columns["wall_time"]))
+        self._cold_faults = result.faults.sentences()
+        with open(self.path, "rb") as file:
+            self._tail.skip_to(file, result.offset, result.lines)
+        return bool(result.tables)
+
+    def _time_s(self, clock: np.ndarray) -> np.ndarray:
+        """Seconds of training at each moment of `clock` (seconds since 1970)."""
+        clocks = [table.clock for table in self._tables.values()]
+        firsts = [known[0] for times in clocks if len(known := times[np.isfinite(times)])]
+        if not firsts:
+            return np.full(len(clock), np.nan)
+        seconds = clock - min(firsts)
+        if "resume" in self._tables:
+            for resumed in self._tables["resume"].clock:
+                before = [earlier.max() for times in clocks if len(earlier := times[times < resumed])]
+                if before:
+                    seconds = seconds - np.where(clock >= resumed, resumed - max(before), 0.0)
+        return seconds
