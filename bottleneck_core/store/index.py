@@ -23,7 +23,7 @@ import orjson
 from bottleneck_core.store.atomic import atomic_write_bytes
 from bottleneck_core.store.description import file_stamp
 from bottleneck_core.store.layout import RunPaths
-from bottleneck_core.store.lock import is_locked
+from bottleneck_core.store.lock import is_busy
 from bottleneck_core.store.run import Run, load_runs
 from bottleneck_core.store.status import read_json
 
@@ -115,7 +115,7 @@ def index(roots: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> l
 
 def _status_is_old(entry: _Entry, run: Run) -> bool:
     """Whether a trainer came or went without a trace in the files: killed, or nothing written yet."""
-    return is_locked(run.path) != (entry.row["status"] == "running")
+    return is_busy(run.path) != (entry.row["status"] == "running")
 
 
 def _updated(entry: _Entry | None, run: Run, signature: Signature) -> _Entry:
@@ -142,7 +142,7 @@ def _belongs_on_disk(entry: _Entry) -> bool:
 
 def _cache_path() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "bottleneck-core" / "index.json"
+    return Path(base) / "bottleneck_core" / "index.json"
 
 
 def _rows_on_disk() -> dict[str, _Entry]:

@@ -21,6 +21,7 @@ except ImportError:  # Windows
     fcntl = None
 
 LOCK_NAME = "run.lock"
+JOB_LOCK_NAME = "job.lock"  # held by the supervisor of a background job, from before the trainer has its own
 # A reader that asks whether the lock is held has it in shared mode for some microseconds; a trainer must not
 # take that for a second trainer, so it tries for this long.
 _ACQUIRE_SECONDS = 2.0
@@ -59,9 +60,14 @@ class RunLock:
         self.release()
 
 
-def is_locked(folder: str | os.PathLike[str]) -> bool:
-    """Whether a trainer holds the folder's lock. Creates no file; many readers may ask at once."""
-    path = Path(folder) / LOCK_NAME
+def is_busy(folder: str | os.PathLike[str]) -> bool:
+    """Whether a trainer is on the folder, or the supervisor of a job that starts or ends one."""
+    return is_locked(folder) or is_locked(folder, JOB_LOCK_NAME)
+
+
+def is_locked(folder: str | os.PathLike[str], name: str = LOCK_NAME) -> bool:
+    """Whether a process holds the folder's lock `name`. Creates no file, and many readers may ask at the same time."""
+    path = Path(folder) / name
     if fcntl is None:
         return _is_locked_exclusively(path)
     try:

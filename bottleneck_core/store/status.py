@@ -1,8 +1,8 @@
 """What state a run is in, judged from its folder alone: the lock, the last event, the manifest.
 
-queued: a job waits to start it. running: a trainer holds the lock. done, stopped, failed: how training says
-it ended. lost: nobody trains and no end was written (a kill, a power loss). Foreign folders know neither lock
-nor end: they are done when their last evaluation is at the last step, else lost.
+queued: a job waits to start it. running: a trainer, or the supervisor of its job, holds a lock. done, stopped, failed:
+how training says it ended. lost: nobody trains and no end was written (a kill, a power loss). Foreign folders know
+neither lock nor end: they are done when their last evaluation is at the last step, else lost.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import orjson
 
 from bottleneck_core.store.events import Event, parse_line
 from bottleneck_core.store.faults import Faults
-from bottleneck_core.store.lock import is_locked
+from bottleneck_core.store.lock import is_busy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ _HEAD_BYTES = 1 << 20
 
 def status_of(paths: RunPaths) -> str:
     """One of `STATUSES`. Reads the ends of files only."""
-    if is_locked(paths.dir):
+    if is_busy(paths.dir):
         return "running"
     job = read_json(paths.job)
     if "queued" in (job.get("status"), job.get("state")):
@@ -51,6 +51,8 @@ def status_of(paths: RunPaths) -> str:
     ended = manifest.get("ended")
     if isinstance(ended, dict):  # the only record of a run that writes no events
         return _STATUS_OF_REASON.get(str(ended.get("reason")), "stopped")
+    if job.get("status") == "failed" and not manifest:  # before the trainer wrote anything
+        return "failed"
     if manifest:
         return "lost"
     return "done" if _foreign_is_complete(paths) else "lost"

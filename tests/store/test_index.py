@@ -37,7 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Own caches, in memory and on disk."""
     monkeypatch.setattr(index_module, "_entries", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "bottleneck-core" / "index.json"
+    return tmp_path / "cache" / "bottleneck_core" / "index.json"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import filelock
 import pytest
 from foreign_folders import ARGS, one_based, summary_text, write_lines, zero_based
 
@@ -111,3 +112,13 @@ def test_an_empty_or_absent_folder_is_lost(tmp_path: Path) -> None:
     assert run_status(tmp_path / "absent") == "lost"
     (tmp_path / "train.jsonl").write_text(json.dumps({"type": "meta", "args": {"steps": "many"}}) + "\n")
     assert run_status(tmp_path) == "lost"
+
+
+def test_a_job_whose_trainer_has_not_begun_is_running_and_one_that_failed_early_is_failed(tmp_path: Path) -> None:
+    job = tmp_path / "job.json"
+    job.write_text('{"status": "running"}')
+    with filelock.FileLock(tmp_path / "job.lock"):
+        assert run_status(tmp_path) == "running"
+    assert run_status(tmp_path) == "lost"
+    job.write_text('{"status": "failed"}')
+    assert run_status(tmp_path) == "failed"
