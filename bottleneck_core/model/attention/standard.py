@@ -1,0 +1,52 @@
+"""Multi-head attention (arXiv:1706.03762); with another width or fewer key heads it is other variants' base.
+
+Legend: B batch, T tokens, C residual width, H heads, G key and value heads, D head dim.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bottleneck_core.config import ModelConfig
+from bottleneck_core.model.attention.base import Attention, Implementation, Projected, linear, zeros
+from bottleneck_core.model.rope import Rotary
+
+
+class StandardAttention(Attention):
+    """Queries, keys and values as wide as the residual stream: d_model values each, H heads of d_model / H.
+
+    `width` is the total width of the queries; the subclasses in `bottleneck.py` and `gqa.py` change it and
+    the number of key heads, nothing else.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        rotary: Rotary | None,
+        impl: Implementation = "fast",
+        width: int | None = None,
+    ) -> None:
+        width = width or config.d_model
+        super().__init__(config, width, rotary, impl)
+        self.head_dim = width // config.n_head
+        self.q_proj = linear(config.d_model, width)
+        self.k_proj = None if config.tie_qk else linear(config.d_model, self.kv_heads * self.head_dim)
+        self.null_k = zeros(self.kv_heads, self.head_dim) if config.null_attn else None
+
+    def project(self, x: Tensor, start: int = 0) -> Projected:
+        own_k = [] if self.k_proj is None else [self.k_proj]
+        q, *k, v = self.project_jointly(x, [self.q_proj, *own_k, self.v_proj])
+        q = self.split(q, self.n_head)  # (B, H, T, D)
+        k = self.split(k[0], self.kv_heads) if k else q  # (B, G, T, D)
+        v = self.split(v, self.kv_heads)  # (B, G, T, D)
+        return Projected(
+            q=self.rotate(self.temper(q), start).to(v.dtype),
+            k=self.rotate(k, start),
+            v=v,
+            scale=self.head_dim**-0.5,
+            null_k=self.null_k,
+            null_v=self.null_v,
+        )
+
+    def query_key_weights(self) -> dict[str, Tensor]:
+        return {"q": self.q_proj.weight, "k": (self.k_proj or self.q_proj).weight}

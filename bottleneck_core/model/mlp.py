@@ -1,0 +1,46 @@
+"""Feed-forward layers, bias-free. Both kinds are d_ff wide, so SwiGLU has half as many weights again as GELU.
+
+Legend: B batch, T tokens, C residual width (d_model), F feed-forward width (d_ff).
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bottleneck_core.config import ModelConfig
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)), arXiv:2002.05202, without that paper's 2/3 reduction of the width."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.up_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.down_proj = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C); dropout on the output."""
+        hidden = F.silu(self.gate_proj(x)) * self.up_proj(x)  # (B, T, F)
+        return self.dropout(self.down_proj(hidden))
+
+
+class GELU(nn.Module):
+    """down(gelu(up(x))) with the exact (erf) GELU, arXiv:1606.08415."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.down_proj = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C); dropout on the output."""
+        return self.dropout(self.down_proj(F.gelu(self.up_proj(x))))
+
+
+def build_mlp(config: ModelConfig) -> nn.Module:
+    """The feed-forward layer that `config.mlp` names."""
+    return {"swiglu": SwiGLU, "gelu": GELU}[config.mlp](config)
