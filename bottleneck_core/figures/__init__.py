@@ -1,0 +1,1 @@
+"""Frames and arrays to plotly figures, for pages and notebooks alike. No torch, no streamlit."""
