@@ -1,0 +1,63 @@
+"""A workbench for attention with a small KV cache: train, instrument, browse and size.
+
+The names below are the public interface. They are loaded when first used, so that `import bottleneck_core` costs
+nothing and pages that only read runs never load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bottleneck_core.config import RunConfig
+    from bottleneck_core.errors import UserError
+    from bottleneck_core.model import build_model
+    from bottleneck_core.probe import attention_metrics
+    from bottleneck_core.sizing import kv_memory
+    from bottleneck_core.store.index import index
+    from bottleneck_core.store.metrics import METRICS
+    from bottleneck_core.store.run import Run, load_run, load_runs
+    from bottleneck_core.train import load_checkpoint, train
+
+_HOMES = {
+    "METRICS": "store.metrics",
+    "Run": "store.run",
+    "RunConfig": "config",
+    "UserError": "errors",
+    "attention_metrics": "probe",
+    "build_model": "model",
+    "index": "store.index",
+    "kv_memory": "sizing",
+    "load_checkpoint": "train",
+    "load_run": "store.run",
+    "load_runs": "store.run",
+    "train": "train",
+}
+
+__all__ = [
+    "METRICS",
+    "Run",
+    "RunConfig",
+    "UserError",
+    "attention_metrics",
+    "build_model",
+    "index",
+    "kv_memory",
+    "load_checkpoint",
+    "load_run",
+    "load_runs",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,85 @@
+"""Optimisers: AdamW on all parameters, or Muon on the hidden matrices and AdamW on the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bottleneck_core.config import RunConfig
+
+
+class Optimizers:
+    """One or two optimisers that step together, all at one learning rate."""
+
+    def __init__(self, parts: Iterable[torch.optim.Optimizer]) -> None:
+        self.parts = list(parts)
+
+    def set_lr(self, lr: float) -> None:
+        for part in self.parts:
+            for group in part.param_groups:
+                if isinstance(group["lr"], Tensor):  # a tensor survives compilation of the step
+                    group["lr"].fill_(lr)
+                else:
+                    group["lr"] = lr
+
+    def step(self, scaler: torch.amp.GradScaler) -> None:
+        for part in self.parts:
+            scaler.step(part)
+        scaler.update()
+
+    def unscale(self, scaler: torch.amp.GradScaler) -> None:
+        if scaler.is_enabled():
+            for part in self.parts:
+                scaler.unscale_(part)
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizers:
+    """The optimiser of `config`: decay on all parameters, epsilon 1e-8.
+
+    Muon takes the matrices of the blocks and keeps AdamW's learning rate by scaling its update to AdamW's root mean
+    square (Liu et al. 2025, "Muon is Scalable for LLM Training"); embeddings, norms, nulls and temperatures stay on
+    AdamW.
+    """
+    parameters = dict(model.named_parameters())
+    hidden = (
+        [
+            name
+            for name, p in parameters.items()
+            if name.startswith("blocks.") and name.endswith("weight") and p.ndim == 2
+        ]
+        if config.optimizer == "muon"
+        else []
+    )
+    rest = [p for name, p in parameters.items() if name not in hidden]
+    fused = all(p.device.type in ("cpu", "cuda") for p in rest)
+    adamw = torch.optim.AdamW(
+        rest,
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        eps=1e-8,
+        weight_decay=config.weight_decay,
+        fused=fused,
+    )
+    if not hidden:
+        return Optimizers([adamw])
+    muon = torch.optim.Muon(
+        [parameters[name] for name in hidden],
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return Optimizers([muon, adamw])
