@@ -1,0 +1,86 @@
+"""Plotly charts that keep their zoom while their data grows.
+
+`st.plotly_chart` takes its identity from the figure: each new point would mount a new chart. Here two
+components share the work. The loader has constant content, so that the browser gets plotly.js (4.8 MB) once a
+page; the chart is a few kB and calls `Plotly.react`. Zoom is linked within a group of charts and reported to
+Python, which answers with finer points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import streamlit as st
+from streamlit.components.v2 import component
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from streamlit.components.v2.types import ComponentRenderer
+
+_HERE = Path(__file__).parent
+_READY = """
+if (typeof window.Plotly !== "undefined") window.dispatchEvent(new Event("bottleneck:plotly"));
+export default function () {}
+"""
+
+
+def load_plotly() -> None:
+    """Gives the browser plotly.js. Once a page, outside of fragments, before or after the charts."""
+    _loader()(key="plotly_js", height="content")
+
+
+def live_chart(
+    figure: go.Figure, *, name: str, group: str, on_click: Callable[[dict[str, Any]], None] | None = None
+) -> None:
+    """Shows `figure` as the chart `name`, stable over reruns with other data.
+
+    Charts of one `group` zoom in x together; `zoomed_range(group)` is where. A click on a point calls
+    `on_click` with {x, y, trace, customdata}.
+    """
+    key = f"chart/{group}/{name}"
+
+    def zoomed() -> None:
+        zoom = (st.session_state.get(key) or {}).get("zoom")
+        if zoom:
+            st.session_state[_zoom_key(zoom["group"])] = zoom["range"]
+
+    def clicked() -> None:
+        point = (st.session_state.get(key) or {}).get("click")
+        if point and on_click:
+            on_click(point)
+
+    frame = {"name": name, "group": group, "figure": orjson.Fragment(str(figure.to_json()))}
+    _chart()(
+        key=key,
+        data=orjson.dumps(frame),
+        height=int(figure.layout.height or 240),  # pyright: ignore[reportAttributeAccessIssue]
+        on_zoom_change=zoomed,
+        on_click_change=clicked,
+    )
+
+
+def zoomed_range(group: str) -> tuple[float, float] | None:
+    """Where the group's charts are zoomed to, in the units of their x-axis; None where they show all."""
+    value = st.session_state.get(_zoom_key(group))
+    return (float(value[0]), float(value[1])) if value else None
+
+
+def _zoom_key(group: str) -> str:
+    return f"zoom/{group}"
+
+
+@cache
+def _loader() -> ComponentRenderer:
+    library = files("plotly") / "package_data" / "plotly.min.js"
+    return component("bottleneck_plotly", js=library.read_text(encoding="utf-8") + _READY, isolate_styles=False)
+
+
+@cache
+def _chart() -> ComponentRenderer:
+    # Without style isolation: plotly.js puts its styles where a shadow root does not see them.
+    return component("bottleneck_chart", js=(_HERE / "chart.js").read_text(encoding="utf-8"), isolate_styles=False)
