@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 import sys
 import traceback
@@ -50,9 +51,20 @@ def train(config: RunConfig, *, console: bool = False) -> TrainResult:
 
     Raises UserError for what the user can mend: a folder that holds a run, data that does not fit, a second trainer.
     """
+    world = World(Runtime.choose(config).device)
+    try:
+        result = _session(config, world, console)
+        # The wrapped model holds the process group, and a group that is torn down after its peers have gone may wait
+        # for them for ever: nothing of it is left when the processes part, and they part together.
+        gc.collect()
+        world.part()
+        return result
+    finally:
+        world.close()
+
+
+def _session(config: RunConfig, world: World, console: bool) -> TrainResult:
     with ExitStack() as stack:
-        world = World(Runtime.choose(config).device)
-        stack.callback(world.close)
         # Signals count from here on: a stop during set-up is a stop at the first step.
         stop = stack.enter_context(StopRequest(config.max_minutes))
         start: Start = world.first(lambda: choose_start(config))

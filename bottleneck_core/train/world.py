@@ -84,7 +84,10 @@ class World:
         if self.size == 1:
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+        # The only buffers are rotary tables, which every process computes alike.
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
 
     def accumulating(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Around a micro-step: gradients travel with the last one only."""
@@ -92,7 +95,13 @@ class World:
             return nullcontext()
         return model.no_sync()
 
+    def part(self) -> None:
+        """Wait until every process has come here."""
+        if self.size > 1:
+            dist.barrier(group=self._control)
+
     def close(self) -> None:
+        self._control = None
         if self._owns_group and dist.is_initialized():
             dist.destroy_process_group()
             self._owns_group = False

@@ -161,13 +161,14 @@ def test_query_key_weights_name_what_projects(mode: str, tie_qk: bool) -> None:
 
 @TIEABLE_MODE
 def test_tied_keys_are_the_queries_before_temperature_and_rotation(mode: str) -> None:
-    attention = first_attention(tiny(mode, tie_qk=True, rope=False, learned_temp=False))
+    attention = first_attention(tiny(mode, tie_qk=True, rope=False))
     projected = attention.project(torch.randn(2, 6, 16, dtype=torch.float64))
     scale = torch.ones(projected.q.size(-1), dtype=torch.float64)
     if mode == "decoupled":  # semantic head dim 1, geometric head dim 4
         scale = torch.tensor([1.0, 0.5, 0.5, 0.5, 0.5], dtype=torch.float64)
         assert (projected.sem_width, projected.scale) == (1, 1.0)
-    torch.testing.assert_close(projected.q, projected.k * scale)
+    assert attention.temperature is not None
+    torch.testing.assert_close(projected.q, projected.k * scale * attention.temperature.exp()[:, None, None])
 
 
 @pytest.mark.parametrize("attend", [sdpa.attend, reference.attend], ids=["fast", "reference"])

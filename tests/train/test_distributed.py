@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,15 +18,23 @@ from bottleneck_core.train.checkpoint import read_checkpoint
 from .runs import environment, events, flags, train, write_tokens
 
 
-def torchrun(words: list[str], processes: int = 2) -> subprocess.Popen[str]:
+@contextmanager
+def torchrun(words: list[str], processes: int = 2) -> Iterator[subprocess.Popen[str]]:
+    """`train` on so many processes, none of which outlives the block."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*command, "-m", "bottleneck_core", "train", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=environment(),
+        start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.e2e
@@ -32,8 +43,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     settings = {"steps": 6, "grad_accum": 2}
     train(flags(data, one, "decoupled", **settings))
-    process = torchrun(flags(data, two, "decoupled", **settings))
-    output, _ = process.communicate(timeout=300)
+    with torchrun(flags(data, two, "decoupled", **settings)) as process:
+        output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     for kind, key in (("train", "loss"), ("train", "grad_clip_total_norm"), ("eval", "val_loss")):
         ours, theirs = ([event[key] for event in events(folder, kind)] for folder in (one, two))
@@ -49,12 +60,12 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 def test_a_stop_is_agreed_on_and_resumes_on_one_process(tmp_path: Path) -> None:
     data = write_tokens(tmp_path / "tokens.npy")
     out = tmp_path / "run"
-    process = torchrun(flags(data, out, steps=100_000))
-    assert process.stdout is not None
-    while "step 5/" not in process.stdout.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGTERM)  # torchrun passes it on to both
-    process.communicate(timeout=120)
+    with torchrun(flags(data, out, steps=100_000)) as process:
+        assert process.stdout is not None
+        while "step 5/" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)  # torchrun passes it on to both
+        process.communicate(timeout=120)
     assert events(out)[-1]["reason"] == "sigterm"
     step = read_checkpoint(out / "last.pt").step
     train(["--resume", str(out), "--steps", str(step + 2)])
@@ -63,8 +74,8 @@ def test_a_stop_is_agreed_on_and_resumes_on_one_process(tmp_path: Path) -> None:
 
 def test_batch_that_does_not_divide_is_a_sentence(tmp_path: Path) -> None:
     data = write_tokens(tmp_path / "tokens.npy")
-    process = torchrun(flags(data, tmp_path / "run", batch_size=3))
-    output, _ = process.communicate(timeout=300)
+    with torchrun(flags(data, tmp_path / "run", batch_size=3)) as process:
+        output, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "error: --batch-size 3 does not divide among 2 processes" in output
     assert not (tmp_path / "run").exists()
