@@ -93,7 +93,8 @@ def page() -> None:
         heading(rows)
         quality(rows)
         table(rows)
-    if row := st.session_state.pop("open_run", None):
+    # Kept until the run's page takes it: a live update may overtake the switch, and then the next one repeats it.
+    if row := st.session_state.get("open_run"):
         remember_filters()
         st.switch_page("dashboard/pages/run.py", query_params=address_of(row, rows))
     # Runs that others start appear by themselves, only more slowly.
@@ -107,6 +108,7 @@ for missing in (root for root in run_roots() if not root.is_dir() and "BOTTLENEC
     st.warning(f"`{missing}` of BOTTLENECK_RUNS is no folder: create it or take it out.")
 if "id" in st.query_params:
     # Back from a run: Streamlit wrote the run's parameters over this page's before it went there.
+    st.session_state.pop("open_run", None)
     st.query_params.from_dict(remembered_filters())
     st.rerun()  # widgets take their values from the address at the start of a rerun
 load_plotly()
