@@ -20,7 +20,7 @@ def record(name: str, measured: dict[str, Any], *, gpus: list[str] | None = None
     document = {
         "benchmark": name,
         "date": date.today().isoformat(),
-        "command": " ".join([Path(sys.executable).name, *sys.argv]),
+        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "hardware": hardware(gpus or []),
         "versions": package_versions(["torch", "triton", "numpy", "h5py", "pandas", "streamlit", "plotly", "duckdb"]),
         "measured": measured,

@@ -14,7 +14,7 @@ from bottleneck_core.figures.training import scalar_figure
 from bottleneck_core.figures.view import View
 
 from .live_chart import live_chart, zoomed_range
-from .state import theme
+from .theme import theme
 
 if TYPE_CHECKING:
     from bottleneck_core import Run
@@ -58,8 +58,8 @@ def mean_metrics(run: Run) -> list[str]:
 
 def _by_layer_and_head(run: Run, measured: list[str]) -> None:
     layers = run.attention(measured[0]).shape[1]
-    if "layer" in st.session_state.get("clicked_cell", {}):
-        st.session_state["layer"] = f"layer {st.session_state.pop('clicked_cell')['layer']}"
+    if "clicked_layer" in st.session_state:  # a widget's value can be set before it is drawn only
+        st.session_state["layer"] = f"layer {st.session_state.pop('clicked_layer')}"
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         shown = st.multiselect(
             "Metrics",
@@ -103,8 +103,7 @@ def _by_layer_and_head(run: Run, measured: list[str]) -> None:
 
 
 def _choose_layer(point: dict[str, Any]) -> None:
-    if point["customdata"]:
-        st.session_state["clicked_cell"] = {"layer": int(point["customdata"][0])}
+    st.session_state["clicked_layer"] = int(point["y"])
 
 
 def _means(run: Run, names: list[str]) -> None:

@@ -22,7 +22,7 @@ from bottleneck_core.figures.training import (
 from bottleneck_core.figures.view import View, XAxis, XScale
 
 from .live_chart import live_chart, zoomed_range
-from .state import theme
+from .theme import theme
 
 if TYPE_CHECKING:
     from bottleneck_core import Run

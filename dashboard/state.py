@@ -22,7 +22,6 @@ from .progress import share_done, steps_asked
 
 if TYPE_CHECKING:
     from bottleneck_core import Run
-    from bottleneck_core.figures.palette import Theme
 
 Row = dict[str, Any]
 
@@ -133,8 +132,3 @@ def _stamps(path: str) -> list[int]:
         else:
             found += [status.st_size, status.st_mtime_ns]
     return found
-
-
-def theme() -> Theme:
-    """The reader's theme."""
-    return "dark" if st.context.theme.type == "dark" else "light"

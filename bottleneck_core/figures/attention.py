@@ -53,9 +53,8 @@ def head_lines(
 
 
 def head_map(values: NDArray, *, title: str, unit: str, theme: Theme = "light", height: int = 340) -> go.Figure:
-    """`values` (L, H) of one step as a map; layer 0 at the top. Cells carry [layer, head] as customdata."""
+    """`values` (L, H) of one step as a map; layer 0 at the top; x is the head, y the layer."""
     layers, heads = values.shape
-    cells = np.stack(np.meshgrid(np.arange(layers), np.arange(heads), indexing="ij"), axis=-1)
     layout = base_layout(theme, title=title, height=height, right=72)
     layout["hovermode"] = "closest"
     layout["xaxis"] = axis(
@@ -69,7 +68,6 @@ def head_map(values: NDArray, *, title: str, unit: str, theme: Theme = "light", 
     heatmap = {
         "type": "heatmap",
         "z": values.astype(np.float32),
-        "customdata": cells,
         "colorscale": sequential(theme),
         "colorbar": {"title": {"text": unit, "side": "right"}, "thickness": 10, "outlinewidth": 0, "len": 1},
         "xgap": 1,

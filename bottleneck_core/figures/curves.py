@@ -15,6 +15,7 @@ from . import numbers
 from .downsample import visible_rows
 from .labels import spread, text_width
 from .layout import axis, axis_title, base_layout, note
+from .marks import Mark, mark_traces
 from .palette import Theme, ink, translucent
 from .smoothing import ema
 from .view import View, XScale
@@ -57,16 +58,6 @@ class Series:
             order = np.argsort(x, kind="stable")
             x, y = x[order], y[order]
         return cls(name=name, x=x, y=y, color=color, **style)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """An event on the x-axis, such as a resume; `text` is shown on hovering."""
-
-    x: float
-    text: str
-    symbol: str = "triangle-up"
-    alarming: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +114,7 @@ def curve_figure(series: Sequence[Series], scale: XScale, view: View, chart: Cha
     ends = [end for end in ends if end[0].label]
     direct = len(ends) <= _DIRECT_LABELS
     labels = _end_labels(ends, y_range, view, chart, named=len(drawn) > 1) if direct and ends else []
-    traces += _marks(chart.marks, view.theme)
+    traces += mark_traces(chart.marks, view.theme)
 
     right = max([view.right, *(text_width(str(label["text"])) + 12 for label in labels)])
     if chart.color_bar and drawn:
@@ -193,7 +184,7 @@ def _lines(s: Series, smoothed: NDArray | None, view: View, chart: Chart) -> lis
         # A smoothed line has no detail within two pixels.
         columns = view.columns if y is s.y else max(view.columns // 2, 1)
         rows = visible_rows(s.x, y, columns, view.x_range)
-        markers = (s.points and len(rows) <= 200) or len(rows) == 1
+        markers = (s.points and len(rows) <= 100) or len(rows) == 1
         traces.append(
             {
                 "type": "scatter",
@@ -274,30 +265,6 @@ def _end_labels(
         for (s, _), text, (x, y), before, after in zip(
             ends, texts, places, wanted, spread(wanted, plot_height), strict=True
         )
-    ]
-
-
-def _marks(marks: Sequence[Mark], theme: Theme) -> list[dict[str, Any]]:
-    """One trace at the bottom of the plot, on an axis of its own."""
-    if not marks:
-        return []
-    return [
-        {
-            "type": "scatter",
-            "x": [mark.x for mark in marks],
-            "y": [0.0] * len(marks),
-            "yaxis": "y2",
-            "mode": "markers",
-            "name": "event",
-            "cliponaxis": False,
-            "marker": {
-                "symbol": [mark.symbol for mark in marks],
-                "size": 9,
-                "color": [ink("warning" if mark.alarming else "muted", theme) for mark in marks],
-            },
-            "customdata": [mark.text for mark in marks],
-            "hovertemplate": "%{customdata}<extra></extra>",
-        }
     ]
 
 

@@ -19,9 +19,8 @@ _OVERVIEW_COLUMNS = 120
 def visible_rows(x: NDArray, y: NDArray, columns: int = 600, x_range: Range | None = None) -> NDArray[np.intp]:
     """Sorted row numbers to draw of y (n,) over x (n,); x is finite and does not decrease, y may hold NaN.
 
-    At most 5 rows per pixel column (4 values and a gap). With `x_range` its rows, and one neighbour on either
-    side, get all `columns`, down to every single row, and the rest is kept coarsely. Linear in n, without a
-    Python loop.
+    At most 5 rows per pixel column (4 values and a gap). With `x_range` its rows get all `columns`, down to every
+    single row, and the rest is kept coarsely. Linear in n, without a Python loop.
     """
     if len(x) != len(y):
         raise ValueError(f"x has {len(x)} values and y has {len(y)}")
@@ -31,11 +30,8 @@ def visible_rows(x: NDArray, y: NDArray, columns: int = 600, x_range: Range | No
     if x_range is None:
         return _columns(x, y, 0, n, columns)
     low, high = sorted(x_range)
-    # The neighbour outside each border is needed for the line to reach the border.
-    start = max(int(np.searchsorted(x, low, "left")) - 1, 0)
-    stop = min(int(np.searchsorted(x, high, "right")) + 1, n)
-    if stop <= start:
-        return _columns(x, y, 0, n, _OVERVIEW_COLUMNS)
+    start, stop = int(np.searchsorted(x, low, "left")), int(np.searchsorted(x, high, "right"))
+    # The parts outside keep their rows next to the range, so the line reaches its borders.
     parts = (
         _columns(x, y, 0, start, _OVERVIEW_COLUMNS),
         _columns(x, y, start, stop, columns),

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from . import numbers
-from .curves import Mark
+from .palette import Theme, ink
 from .view import XScale
 
 _MOST_GAPS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """An event on the x-axis, such as a resume; `text` is shown on hovering."""
+
+    x: float
+    text: str
+    symbol: str = "triangle-up"
+    alarming: bool = False
 
 
 def event_marks(frames: Mapping[str, pd.DataFrame], scale: XScale) -> list[Mark]:
@@ -42,6 +54,30 @@ def event_marks(frames: Mapping[str, pd.DataFrame], scale: XScale) -> list[Mark]
         Mark(x=at, text=text, symbol=symbol, alarming=alarming)
         for step, text, symbol, alarming in found
         if (at := place(step)) is not None
+    ]
+
+
+def mark_traces(marks: Sequence[Mark], theme: Theme) -> list[dict[str, Any]]:
+    """One trace at the bottom of the plot, on an axis of its own."""
+    if not marks:
+        return []
+    return [
+        {
+            "type": "scatter",
+            "x": [mark.x for mark in marks],
+            "y": [0.0] * len(marks),
+            "yaxis": "y2",
+            "mode": "markers",
+            "name": "event",
+            "cliponaxis": False,
+            "marker": {
+                "symbol": [mark.symbol for mark in marks],
+                "size": 9,
+                "color": [ink("warning" if mark.alarming else "muted", theme) for mark in marks],
+            },
+            "customdata": [mark.text for mark in marks],
+            "hovertemplate": "%{customdata}<extra></extra>",
+        }
     ]
 
 

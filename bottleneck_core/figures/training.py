@@ -10,7 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import numbers
-from .curves import Chart, Mark, Series, curve_figure
+from .curves import Chart, Series, curve_figure
+from .marks import Mark
 from .palette import categorical, ink
 from .view import View, XScale
 

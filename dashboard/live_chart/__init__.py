@@ -18,6 +18,8 @@ import orjson
 import streamlit as st
 from streamlit.components.v2 import component
 
+from dashboard.theme import theme
+
 if TYPE_CHECKING:
     import plotly.graph_objects as go
     from streamlit.components.v2.types import ComponentRenderer
@@ -54,14 +56,19 @@ def live_chart(
         if point and on_click:
             on_click(point)
 
-    frame = {"name": name, "group": group, "figure": orjson.Fragment(str(figure.to_json()))}
+    frame = {"name": name, "group": group, "theme": theme(), "figure": orjson.Fragment(str(figure.to_json()))}
     _chart()(
         key=key,
         data=orjson.dumps(frame),
         height=int(figure.layout.height or 240),  # pyright: ignore[reportAttributeAccessIssue]
         on_zoom_change=zoomed,
         on_click_change=clicked,
+        on_theme_change=_rerun,
     )
+
+
+def _rerun() -> None:
+    """The figures are made anew by the rerun that the chart asked for; there is nothing to do before it."""
 
 
 def zoomed_range(group: str) -> tuple[float, float] | None:

@@ -20,6 +20,16 @@ function rangesOf(event) {
   return ranges;
 }
 
+// The theme that the page has now, which Python learns of with the next rerun only.
+function themeOf(element) {
+  const probe = document.createElement("span");
+  probe.style.color = getComputedStyle(element).getPropertyValue("--st-background-color");
+  element.appendChild(probe);
+  const channels = getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number);
+  probe.remove();
+  return channels.reduce((sum, channel) => sum + channel) < 3 * 128 ? "dark" : "light";
+}
+
 class Chart {
   constructor(mount) {
     this.div = document.createElement("div");
@@ -44,6 +54,9 @@ class Chart {
     this.frame = frame;
     this.send = send;
     this.div.style.height = `${frame.figure.layout.height}px`;
+    const theme = themeOf(this.div.parentElement);
+    if (theme !== frame.theme && theme !== this.asked) send.theme(theme);
+    this.asked = theme;
     whenPlotly(() => this.draw());
   }
 
@@ -127,6 +140,7 @@ export default function ({ data, parentElement, setStateValue, setTriggerValue }
   chart.update(JSON.parse(new TextDecoder().decode(data)), {
     zoom: (value) => setStateValue("zoom", value),
     click: (value) => setTriggerValue("click", value),
+    theme: (value) => setStateValue("theme", value),
   });
   return () => {
     chart.remove();

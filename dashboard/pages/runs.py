@@ -11,7 +11,8 @@ from bottleneck_core.figures.frontier import comparable, quality_figure
 from dashboard import runs_table
 from dashboard.filters import remember_filters, remembered_filters
 from dashboard.live_chart import live_chart, load_plotly
-from dashboard.state import IDLE_SECONDS, LIVE_SECONDS, Row, address_of, run_roots, run_rows, theme, with_details
+from dashboard.state import IDLE_SECONDS, LIVE_SECONDS, Row, address_of, run_roots, run_rows, with_details
+from dashboard.theme import theme
 
 START = "python -m bottleneck_core train --size nano --exp paper_bottleneck"
 LIVELY = "runs_lively"

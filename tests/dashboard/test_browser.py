@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bottleneck_core.figures.palette import ink
 from bottleneck_core.store.lock import RunLock
 
 from .conftest import ROOT
@@ -103,6 +104,7 @@ def test_a_run_is_found_opened_and_seen_growing(server, page, make_run):
     finished.train(100)
     finished.finish()
     live.train(300)
+    live.analyse()
     with RunLock(live.path):
         page.goto(address)
         cell(page, "live_one").wait_for(state="attached")
@@ -137,8 +139,20 @@ def test_a_run_is_found_opened_and_seen_growing(server, page, make_run):
         page.mouse.dblclick(plot["x"] + 0.4 * plot["width"], plot["y"] + 0.4 * plot["height"])
         page.wait_for_function(f"({CHART})('loss').x[1] === 499")
 
+        page.emulate_media(color_scheme="dark")
+        ink_of_loss = "document.querySelector('.bottleneck-chart')._fullLayout.font.color"
+        page.wait_for_function(f"{ink_of_loss} === '{ink('text', 'dark')}'")
+
+        page.get_by_role("tab", name="Attention").click()
+        head_map = page.locator(".bottleneck-chart:has(.heatmaplayer image)").first
+        head_map.scroll_into_view_if_needed()
+        cells = head_map.locator(".nsewdrag").bounding_box()
+        # Four layers from the top; a click in the third row.
+        page.mouse.click(cells["x"] + 0.5 * cells["width"], cells["y"] + 0.6 * cells["height"])
+        page.wait_for_url("**layer=layer+2**")
+
         page.get_by_role("tab", name="Config").click()
-        page.wait_for_url("**/run?id=live_one&tab=Config")
+        page.wait_for_url("**tab=Config**")
         cell(page, next(iter(live.config))).wait_for(state="attached")
     assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bottleneck_core.figures.curves import Chart, Mark, Series, curve_figure, value_range
+from bottleneck_core.figures.curves import Chart, Series, curve_figure, value_range
+from bottleneck_core.figures.marks import Mark
 from bottleneck_core.figures.smoothing import ema
 from bottleneck_core.figures.training import (
     gradient_figure,

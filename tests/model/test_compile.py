@@ -47,7 +47,6 @@ def test_gradient_checkpointing_is_one_graph() -> None:
     assert_compiles(tiny("decoupled", n_layer=1, null_attn=True, tie_qk=True), "aot_eager", grad_checkpoint=True)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, when it imports inductor
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_inductor_computes_the_same() -> None:
     """The forward pass alone: generating C++ takes a good part of a minute, and aot_eager has checked the backward."""
