@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bottleneck_core.errors import UserError
     from bottleneck_core.model import build_model
     from bottleneck_core.probe import attention_metrics
-    from bottleneck_core.sizing import kv_memory
+    from bottleneck_core.sizing import kv_memory, model_zoo
     from bottleneck_core.store.index import index
     from bottleneck_core.store.metrics import METRICS
     from bottleneck_core.store.run import Run, load_run, load_runs
@@ -32,6 +32,7 @@ _HOMES = {
     "load_checkpoint": "train",
     "load_run": "store.run",
     "load_runs": "store.run",
+    "model_zoo": "sizing",
     "train": "train",
 }
 
@@ -47,6 +48,7 @@ __all__ = [
     "load_checkpoint",
     "load_run",
     "load_runs",
+    "model_zoo",
     "train",
 ]
 

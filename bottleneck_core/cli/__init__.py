@@ -12,6 +12,8 @@ from bottleneck_core.errors import UserError
 COMMANDS = {
     "prepare": "make a token file from a corpus",
     "train": "train an instrumented run",
+    "sample": "continue a prompt with a trained model",
+    "kv": "size a KV cache: ours, a run's, or a public model's",
     "runs": "list run folders",
     "jobs": "list and stop background jobs",
     "serve": "open the dashboard",

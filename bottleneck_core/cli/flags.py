@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from bottleneck_core.config import GROUPS, flag_of
+from bottleneck_core.config import GROUPS, Settings, flag_of
 from bottleneck_core.config.run import preset_settings
 from bottleneck_core.errors import UserError
 
@@ -28,22 +28,26 @@ def read_flags(
     prog: str,
     description: str,
     groups: Iterable[str] = GROUPS,
+    own: type[Settings] | None = None,
     switches: Iterable[str] = (),
 ) -> tuple[dict[str, Any], dict[str, bool]]:
     """The settings that `argv` gives explicitly, as text, and the command's own `switches` that it sets.
 
+    Known are the settings of `groups` and those that are the command's `own`.
+
     Raises UserError for a flag that is unknown, lacks its value or stands twice with different values; `--help` prints
     the flags with the defaults of the presets named in `argv` and exits with 0.
     """
-    fields = {name: field for group in groups for name, field in GROUPS[group].model_fields.items()}
+    schemas = [*([own] if own else []), *(GROUPS[group] for group in groups)]
+    fields = {name: field for schema in schemas for name, field in schema.model_fields.items()}
     spelled = {flag_of(name): name for name in fields}
     booleans = {flag for flag, name in spelled.items() if fields[name].annotation is bool}
-    own = [f"--{name.replace('_', '-')}" for name in switches]
-    words = _normalised(argv, spelled, booleans, own)
+    switched = [f"--{name.replace('_', '-')}" for name in switches]
+    words = _normalised(argv, spelled, booleans, switched)
 
     given: dict[str, Any] = {}
     for flag, value in words:
-        if flag in own or flag == "--help":
+        if flag in switched or flag == "--help":
             continue
         positive = f"--{flag[5:]}" if flag.startswith("--no-") else flag
         negative = flag not in spelled
@@ -52,13 +56,13 @@ def read_flags(
         if given.get(name, parsed) != parsed:
             raise UserError(f"{flag_of(name)} is given twice with different values: keep one")
         given[name] = parsed
-    _parse(words, fields, own, given, prog, description)
+    _parse(words, fields, switched, given, prog, description)
     nullable = {name for name in given if type(None) in typing.get_args(fields[name].annotation)}
     settings = {
         name: None if name in nullable and str(value).lower() in ("none", "null") else value
         for name, value in given.items()
     }
-    return settings, {flag[2:].replace("-", "_"): any(word == flag for word, _ in words) for flag in own}
+    return settings, {flag[2:].replace("-", "_"): any(word == flag for word, _ in words) for flag in switched}
 
 
 def _normalised(
@@ -126,6 +130,7 @@ def _parse(
 SWITCH_HELP = {
     "print_config": "print the resolved configuration and KV bytes as JSON, then exit",
     "json": "print one JSON document and nothing else",
+    "no_save": "do not add the texts to the run's samples.jsonl",
 }
 
 

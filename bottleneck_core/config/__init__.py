@@ -1,8 +1,18 @@
 """Typed, validated configuration of a run: schema, presets, views. Imports no torch."""
 
-from bottleneck_core.config.model import ModelConfig, flag_of
+from bottleneck_core.config.model import ModelConfig, Settings, flag_of, setting
 from bottleneck_core.config.presets import EXPERIMENTS
 from bottleneck_core.config.run import GROUPS, RunConfig
 from bottleneck_core.config.views import model_view, training_args
 
-__all__ = ["EXPERIMENTS", "GROUPS", "ModelConfig", "RunConfig", "flag_of", "model_view", "training_args"]
+__all__ = [
+    "EXPERIMENTS",
+    "GROUPS",
+    "ModelConfig",
+    "RunConfig",
+    "Settings",
+    "flag_of",
+    "model_view",
+    "setting",
+    "training_args",
+]

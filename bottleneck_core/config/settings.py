@@ -10,7 +10,7 @@ from typing import Literal
 
 from bottleneck_core.config.model import Settings, setting
 
-CacheKind = Literal["fp16", "fp32", "q8_0", "q4_0", "nf4"]
+CacheKind = Literal["fp16", "fp32", "bf16", "fp8", "q8_0", "q5_0", "q4_0", "nf4"]
 
 
 class RunSettings(Settings):
@@ -118,6 +118,11 @@ class CacheSettings(Settings):
     kv_qblock_k_geo: int | None = setting(None, "block of k_geo", ge=1)
     kv_residual: int = setting(128, "newest tokens also kept in fp16", ge=0)
     kv_decode_block: int = setting(1024, "cached tokens read at a time in streaming decode", ge=1)
+    kv_first_layers: int = setting(0, "so many first layers are kept in kv_edge_kind", ge=0, seed=False)
+    kv_last_layers: int = setting(0, "so many last layers are kept in kv_edge_kind", ge=0, seed=False)
+    kv_edge_kind: CacheKind = setting("fp16", "kind of the first and last layers named above", seed=False)
+    kv_hadamard: bool = setting(False, "rotate queries and keys before they are stored, to spread outliers", seed=False)
+    kv_page: int = setting(256, "tokens a page: the cache grows page by page", ge=1, seed=False)
     kv_fused: Literal["none", "auto", "triton1pass", "triton2pass"] = setting("auto", "fused decode kernel")
 
 

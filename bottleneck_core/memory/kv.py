@@ -1,24 +1,34 @@
-"""Bytes of the KV cache of our own models, from a configuration or a plain dict.
+"""Bytes of a KV cache: of our own models, and of public ones from their Hugging Face configuration.
 
-Values per token and layer: standard 2 d_model; bottleneck 2 attn_dim; gqa 2 kv_head (attn_dim / n_head); decoupled
-sem_dim + geo_dim + attn_dim. The learned null key and value are weights and are never cached.
+Three totals. `logical` is what the tokens need: a windowed layer keeps its window, a chunked one its chunk.
+`engine_reserved` is what an engine sets aside for that, the larger of the rules in `engines`; `conservative` gives no
+credit for windows and chunks: every attention layer holds the whole context.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from bottleneck_core.memory.formats import FORMATS
+from bottleneck_core.memory.derivation import derive
+from bottleneck_core.memory.engines import reserved
+from bottleneck_core.memory.hf import hf_layers, is_hf_config
+from bottleneck_core.memory.layers import ModelLayers, StateKind, own_layers
 from bottleneck_core.memory.policy import CachePolicy
+from bottleneck_core.memory.stored import Stored, merged, rows_by_layer, states_by_layer, up
 
 TOKENS_128K = 128_000
+STATE_KINDS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CachedTensor:
-    """One cached tensor over its layers: `bytes` = layers x (tokens x row_bytes + residual rows in fp16) x batch."""
+    """One cached tensor over the layers that store it alike.
+
+    `bytes` = layers x (tokens x row_bytes + residual tokens x width x 2) x batch; `tokens` are those kept, in whole
+    pages. A recurrent state is one row whatever the context.
+    """
 
     name: str
     layers: int
@@ -34,8 +44,12 @@ class CachedTensor:
 class KVMemory:
     """Size of a cache in bytes at `context` tokens and `batch` requests.
 
-    `bytes_per_token` is what the first token of a request adds, `slope_bytes_per_token` what one more adds at this
-    context; `baseline_fp16_bytes` is standard attention of the same d_model in fp16.
+    `bytes` is `totals["logical"]`; `bytes_per_token` is what the first token of a request adds,
+    `slope_bytes_per_token` what one more adds at this context, `fixed_bytes_per_request` what recurrent layers keep
+    whatever the context. `baseline_fp16_bytes` is standard attention of the same d_model in fp16 for our models, the
+    same model in fp16 for public ones, and `compression` that divided by `bytes`. `layer_bytes` are `bytes` layer by
+    layer, from the first; a layer that reads another's cache has none. `engines` are the rules behind
+    `engine_reserved`, `derivation` the sums, line by line.
     """
 
     context: int
@@ -48,85 +62,144 @@ class KVMemory:
     compression: float
     tensors: tuple[CachedTensor, ...]
     totals: dict[str, int]
+    layer_bytes: tuple[int, ...] = ()
+    engines: dict[str, int] = field(default_factory=dict)
+    derivation: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, texts, lists and dicts: the document of `kv --json`."""
+        document = asdict(self)
+        lists = {name: list(document[name]) for name in ("tensors", "layer_bytes", "derivation")}
+        return document | lists
 
 
-def cached_widths(model: Any) -> dict[str, int]:
-    """Values per token and layer by cached tensor. `model`: object or dict with the Model Config names."""
-    mode = setting_of(model, "attn_mode")
-    if mode == "standard":
-        return {"k": setting_of(model, "d_model"), "v": setting_of(model, "d_model")}
-    if mode == "bottleneck":
-        return {"k": setting_of(model, "attn_dim"), "v": setting_of(model, "attn_dim")}
-    if mode == "gqa":
-        width = (setting_of(model, "kv_head") or setting_of(model, "n_head")) * (
-            setting_of(model, "attn_dim") // setting_of(model, "n_head")
-        )
-        return {"k": width, "v": width}
-    if mode == "decoupled":
-        return {
-            "k_sem": setting_of(model, "sem_dim"),
-            "k_geo": setting_of(model, "geo_dim"),
-            "v": setting_of(model, "attn_dim"),
-        }
-    raise ValueError(f"unknown attn_mode {mode}: known are standard, gqa, bottleneck, decoupled")
+def layers_of(model: Any) -> ModelLayers:
+    """What each layer of `model` caches. `model`: object or dict with the Model Config names, a Hugging Face
+    configuration dict, or ModelLayers. Raises ValueError for what is missing or unknown."""
+    if isinstance(model, ModelLayers):
+        return model
+    if isinstance(model, Mapping) and is_hf_config(model):
+        return hf_layers(model)
+    return own_layers(model)
 
 
-def kv_memory(model: Any, context: int, batch: int = 1, policy: CachePolicy | None = None, page: int = 1) -> KVMemory:
-    """Bytes of the cache of `model` (object or dict with the Model Config names) at `context` tokens.
+def policy_of(model: Any, policy: CachePolicy | Mapping[str, Any] | None = None) -> CachePolicy:
+    """The policy that counts: the one given (a dict of `kv_*` settings too), else the model's own, else fp16.
 
-    Storage is counted in whole pages of `page` tokens. Without a policy the model's own `kv_*` settings count, and
-    fp16 where it has none. Raises ValueError for sizes below 1 and unknown names.
+    Public engines keep no window of fp16 rows: a dict without kv_residual means none for public models. A CachePolicy
+    is taken as it is.
     """
-    if context < 1 or batch < 1 or page < 1:
-        raise ValueError(f"context, batch and page must be at least 1, got {context}, {batch}, {page}")
-    policy = policy or CachePolicy.of(model)
-    layers, widths = setting_of(model, "n_layer"), cached_widths(model)
+    if isinstance(policy, CachePolicy):
+        return policy
+    public = layers_of(model).page is None
+    settings: Any = policy if policy is not None else ({} if public else model)
+    if public and settings.get("kv_residual") is None:
+        settings = {**settings, "kv_residual": 0}
+    return CachePolicy.of(settings)
 
-    def total(tokens: int) -> list[CachedTensor]:
-        return [_tensor(name, width, layers, tokens, batch, policy, page) for name, width in widths.items()]
 
-    def size(tokens: int) -> int:
-        return sum(tensor.bytes for tensor in total(tokens)) if tokens else 0
+def kv_memory(
+    model: Any,
+    context: int,
+    batch: int = 1,
+    policy: CachePolicy | Mapping[str, Any] | None = None,
+    page: int = 1,
+    state_kind: StateKind | None = None,
+) -> KVMemory:
+    """Bytes of the cache of `model` (see `layers_of`) at `context` tokens.
 
-    tensors = total(context)
-    in_bytes = sum(tensor.bytes for tensor in tensors)
-    baseline = layers * context * 2 * setting_of(model, "d_model") * 2 * batch
+    Storage is counted in whole pages of `page` tokens; the residual window is not paged. `state_kind` is the dtype of
+    recurrent states (fp32, bf16 or fp16), by default the reference implementation's. Raises ValueError for sizes below
+    1, unknown names and missing fields.
+    """
+    cache = Cache(model, policy, page, state_kind)
+    check_sizes(context=context, batch=batch)
+    size = cache.bytes(context, batch)
+    fixed = sum(part.bytes(1, 1) for part in cache.states)
+    baseline = cache.baseline(context, batch)
+    engines = reserved(cache.model, cache.rows, cache.states, context, batch, page)
+    totals = {
+        "logical": size,
+        "engine_reserved": max(engine.bytes for engine in engines.values()),
+        "conservative": cache.bytes(context, batch, credit=False),
+    }
     return KVMemory(
         context=context,
         batch=batch,
-        bytes=in_bytes,
-        bytes_per_token=size(1) // batch,
-        slope_bytes_per_token=(size(context + 1) - in_bytes) // batch,
-        fixed_bytes_per_request=0,
+        bytes=size,
+        bytes_per_token=cache.bytes(1, 1) - fixed,
+        slope_bytes_per_token=cache.bytes(context + 1, 1) - cache.bytes(context, 1),
+        fixed_bytes_per_request=fixed,
         baseline_fp16_bytes=baseline,
-        compression=baseline / in_bytes,
-        tensors=tuple(tensors),
-        totals=dict.fromkeys(("logical", "engine_reserved", "conservative"), in_bytes),
+        compression=baseline / size if size else 1.0,
+        layer_bytes=tuple(sum(part.paged(context, batch, page) for part in parts) for parts in cache.by_layer),
+        tensors=tuple(_tensor(part, context, batch, page) for part in (*cache.rows, *cache.states)),
+        totals=totals,
+        engines={name: engine.bytes for name, engine in engines.items()},
+        derivation=derive(cache, context, batch, totals, engines),
     )
 
 
-def _tensor(
-    name: str, width: int, layers: int, context: int, batch: int, policy: CachePolicy, page: int
-) -> CachedTensor:
-    fmt, qblock = FORMATS[policy.kind_of(name)], policy.qblock_of(name)
-    tokens = -(-context // page) * page
-    row = fmt.row_bytes(width, qblock)
-    residual = min(context, policy.residual) * width * 2 if fmt.quantised else 0
+class Cache:
+    """A model under a policy: its size at any context and batch. What `kv_memory` reports and the searches ask."""
+
+    def __init__(
+        self,
+        model: Any,
+        policy: CachePolicy | Mapping[str, Any] | None = None,
+        page: int = 1,
+        state_kind: StateKind | None = None,
+    ) -> None:
+        check_sizes(page=page)
+        if state_kind is not None and state_kind not in STATE_KINDS:
+            raise ValueError(f"unknown dtype of recurrent states {state_kind}: choose one of {', '.join(STATE_KINDS)}")
+        self.model, self.page = layers_of(model), page
+        self.state_kind: StateKind = state_kind or self.model.state_kind
+        rows = rows_by_layer(self.model.layers, policy_of(model, policy))
+        states = states_by_layer(self.model.layers, self.state_kind)
+        self.by_layer = [[*grows, *fixed] for grows, fixed in zip(rows, states, strict=True)]
+        self.rows, self.states = merged(rows), merged(states)
+        plain = CachePolicy(kind="fp16", residual=0)
+        self.baseline_rows = merged(rows_by_layer(self.model.baseline or self.model.layers, plain))
+
+    def bytes(self, context: int, batch: int, credit: bool = True) -> int:
+        """Logical bytes; without `credit` every layer holds the whole context."""
+        size = sum(part.bytes(1, batch) for part in self.states)
+        for part in self.rows:
+            tokens = part.tokens(context) if credit else context
+            size += part.bytes(up(tokens, self.page), batch, tokens)
+        return size
+
+    def total(self, name: str, context: int, batch: int) -> int:
+        """One of the three totals by its name. Raises ValueError for another."""
+        if name == "engine_reserved":
+            engines = reserved(self.model, self.rows, self.states, context, batch, self.page)
+            return max(engine.bytes for engine in engines.values())
+        if name not in ("logical", "conservative"):
+            raise ValueError(f"unknown total {name}: choose one of logical, engine_reserved, conservative")
+        return self.bytes(context, batch, credit=name == "logical")
+
+    def baseline(self, context: int, batch: int) -> int:
+        """Bytes of what compression is measured against; recurrent states are the same in both."""
+        parts = (*self.baseline_rows, *self.states)
+        return sum(part.bytes(part.tokens(context), batch) for part in parts)
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raises ValueError where one of the named sizes is below 1."""
+    if any(size < 1 for size in sizes.values()):
+        got = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(f"{', '.join(sizes)} must be at least 1: got {got}")
+
+
+def _tensor(part: Stored, context: int, batch: int, page: int) -> CachedTensor:
     return CachedTensor(
-        name=name,
-        layers=layers,
-        kind=fmt.name,
-        qblock=fmt.block(width, qblock),
-        width=width,
-        row_bytes=row,
-        tokens=tokens,
-        bytes=layers * (tokens * row + residual) * batch,
+        name=part.name,
+        layers=part.layers,
+        kind=part.format.name,
+        qblock=part.qblock,
+        width=part.width,
+        row_bytes=part.row_bytes,
+        tokens=1 if part.state else up(part.tokens(context), page),
+        bytes=part.paged(context, batch, page),
     )
-
-
-def setting_of(model: Any, name: str) -> Any:
-    if isinstance(model, Mapping):
-        if name not in model:
-            raise ValueError(f"the model configuration lacks {name}")
-        return model[name]
-    return getattr(model, name)

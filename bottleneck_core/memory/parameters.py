@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bottleneck_core.memory.kv import cached_widths, setting_of
+from bottleneck_core.memory.layers import cached_widths, setting_of
 
 
 def _matrices_per_layer(model: Any) -> int:

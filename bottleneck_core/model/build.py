@@ -10,7 +10,7 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from bottleneck_core.config import ModelConfig
+from bottleneck_core.config import ModelConfig, RunConfig
 from bottleneck_core.model.attention import Attention, Implementation
 from bottleneck_core.model.gpt import GPT
 
@@ -29,8 +29,11 @@ def build_model(
 
     Without a seed, a run configuration's own is taken, else 1337. The same seed gives the same weights on
     every device, and torch's global random state is neither read nor moved. On the meta device nothing is
-    allocated. Raises ValueError where the configuration has no vocabulary size.
+    allocated. A run configuration without a vocabulary gets the one it assumes (`RunConfig.assumed_vocab_size`); raises
+    ValueError where a bare model configuration has none.
     """
+    if isinstance(config, RunConfig) and config.vocab_size is None:
+        config = config.with_vocab(config.assumed_vocab_size)
     with torch.device("meta"):  # the layers' own initialisers would draw from the global random state
         model = GPT(config, impl)
     if dtype is not None:

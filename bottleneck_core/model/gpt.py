@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bottleneck_core.config import ModelConfig
 from bottleneck_core.model.attention import Implementation, build_attention, build_rotary
-from bottleneck_core.model.attention.base import linear
+from bottleneck_core.model.attention.base import LayerCache, linear
 from bottleneck_core.model.mlp import build_mlp
 from bottleneck_core.model.rope import Rotary
 
@@ -30,9 +30,9 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.d_model)
         self.mlp = build_mlp(config)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = x + self.attn(self.attn_norm(x))
+        x = x + self.attn(self.attn_norm(x), cache)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -79,6 +79,16 @@ class GPT(nn.Module):
             return logits
         precise = logits if logits.dtype == torch.float64 else logits.float()
         return F.cross_entropy(precise.flatten(0, 1), targets.flatten())
+
+    def continue_from(self, caches: Sequence[LayerCache], idx: Tensor, last_only: bool = False) -> Tensor:
+        """Logits (B, T, N) of tokens idx (B, T) that follow what each layer's cache holds, which grows by them.
+
+        `last_only`: the last token's alone, (B, 1, N), all that the next token is drawn from.
+        """
+        x = self.embed_tokens(idx)
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x = block(x, cache)
+        return self.unembed(x[:, -1:] if last_only else x)
 
     def embed_tokens(self, idx: Tensor) -> Tensor:
         """Token ids (B, T) -> the residual stream before the first block, (B, T, C)."""

@@ -37,11 +37,19 @@ class Rotary(nn.Module):
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """Rotates x (B, H, T, D), whose first token stands at position `start`; same shape and dtype."""
-        end = start + x.size(-2)
-        self.reserve(end)
-        cos, sin = self.cos[start:end], self.sin[start:end]  # (T, D/2)
+    def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
+        """Rotates x (B, H, T, D), whose first token stands at position `start`; same shape and dtype.
+
+        `start` may be (B,), one position a request; whoever gives it reserves the positions, and those below 0, which
+        are padding, count as 0.
+        """
+        if isinstance(start, Tensor):
+            position = (start[:, None] + torch.arange(x.size(-2), device=x.device)).clamp_min(0)  # (B, T)
+            cos, sin = self.cos[position][:, None], self.sin[position][:, None]  # (B, 1, T, D/2)
+        else:
+            end = start + x.size(-2)
+            self.reserve(end)
+            cos, sin = self.cos[start:end], self.sin[start:end]  # (T, D/2)
         left, right = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
         turned = torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
         # bf16 was turned in float32. Halves of one column (D = 2) come out of cat with H innermost, which no

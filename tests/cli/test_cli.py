@@ -111,7 +111,7 @@ def test_unknown_command_and_overview(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit) as exit:
         main(["dance"])
     assert exit.value.code == 2
-    assert "unknown command dance: choose one of prepare, train, runs" in capsys.readouterr().err
+    assert "unknown command dance: choose one of prepare, train, sample" in capsys.readouterr().err
     code, out, _ = run(capsys, "--help")
     assert code == 0 and "train an instrumented run" in out
 

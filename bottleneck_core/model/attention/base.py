@@ -11,7 +11,7 @@ queries and keys, V head dim of values.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,19 @@ class Projected:
     sem_width: int = 0  # decoupled: so many leading columns of K are semantic, the rest geometric
 
 
+class LayerCache(Protocol):
+    """What a layer remembers of the tokens before: the model's whole view of a KV cache."""
+
+    @property
+    def start(self) -> int | Tensor:
+        """Position of the next token: one for the batch, or (B,) where requests differ in length."""
+        ...
+
+    def attend(self, projected: Projected) -> Tensor:
+        """Remember the new keys and values, and return the queries' attention over all of them, (B, T, H * V)."""
+        ...
+
+
 class Attention(nn.Module):
     """Causal self-attention, (B, T, C) -> (B, T, C), over queries, keys and values that a subclass makes.
 
@@ -57,8 +70,8 @@ class Attention(nn.Module):
         self.null_v = zeros(self.kv_heads, value_dim) if config.null_attn else None
         self.out_proj = linear(value_width, config.d_model)
 
-    def project(self, x: Tensor, start: int = 0) -> Projected:
-        """Queries, keys and values of x (B, T, C), whose first token stands at position `start`."""
+    def project(self, x: Tensor, start: int | Tensor = 0) -> Projected:
+        """Queries, keys and values of x (B, T, C), whose first token stands at position `start` (one, or (B,))."""
         raise NotImplementedError
 
     def query_key_weights(self) -> dict[str, Tensor]:
@@ -69,8 +82,10 @@ class Attention(nn.Module):
         """Causal softmax attention, heads merged: (B, T, H * V). The last query stands at the last key."""
         return self.kernel(projected, self.dropout if self.training else 0.0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out_proj(self.attend(self.project(x)))
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        if cache is None:
+            return self.out_proj(self.attend(self.project(x)))
+        return self.out_proj(cache.attend(self.project(x, cache.start)))
 
     def project_jointly(self, x: Tensor, projections: list[nn.Linear]) -> list[Tensor]:
         """The outputs of several projections of x (B, T, C), each (B, T, its own width).
@@ -88,7 +103,7 @@ class Attention(nn.Module):
         """(B, T, heads * D) -> (B, heads, T, D), a view."""
         return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
-    def rotate(self, x: Tensor, start: int) -> Tensor:
+    def rotate(self, x: Tensor, start: int | Tensor) -> Tensor:
         """Rotary embedding of (B, heads, T, D), or x itself where it is switched off."""
         return x if self.rotary is None else self.rotary(x, start)
 

@@ -31,7 +31,7 @@ class DecoupledAttention(Attention):
         self.null_k_sem = zeros(config.n_head, self.sem_head_dim) if config.null_attn else None
         self.null_k_geo = zeros(config.n_head, self.geo_head_dim) if config.null_attn else None
 
-    def project(self, x: Tensor, start: int = 0) -> Projected:
+    def project(self, x: Tensor, start: int | Tensor = 0) -> Projected:
         own_k = [] if self.k_sem_proj is None or self.k_geo_proj is None else [self.k_sem_proj, self.k_geo_proj]
         outputs = self.project_jointly(x, [self.q_sem_proj, self.q_geo_proj, *own_k, self.v_proj])
         q_sem, q_geo, *k, v = [self.split(output, self.n_head) for output in outputs]  # (B, H, T, Ks | Kg | V)

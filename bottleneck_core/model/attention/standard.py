@@ -33,7 +33,7 @@ class StandardAttention(Attention):
         self.k_proj = None if config.tie_qk else linear(config.d_model, self.kv_heads * self.head_dim)
         self.null_k = zeros(self.kv_heads, self.head_dim) if config.null_attn else None
 
-    def project(self, x: Tensor, start: int = 0) -> Projected:
+    def project(self, x: Tensor, start: int | Tensor = 0) -> Projected:
         own_k = [] if self.k_proj is None else [self.k_proj]
         q, *k, v = self.project_jointly(x, [self.q_proj, *own_k, self.v_proj])
         q = self.split(q, self.n_head)  # (B, H, T, D)

@@ -1,0 +1,320 @@
+"""Time of one decoded token's attention over a long packed cache, on one GPU.
+
+    python -m benchmarks.decode_attention [--tokens 131072] [--batches 1,8] [--cases NAME,NAME] [--quick] [--sweep]
+
+One layer, one new query a row. Each case is timed as a CUDA graph with events, L2 filled with other data before each
+replay, as is everything it is compared with: a device-to-device copy (bytes read plus bytes written), and PyTorch's
+flash and cuDNN attention over the same values, dequantised to fp16 once and padded to a head dim of a multiple of 8
+(without the null key). `GB/s` is packed bytes, scales included, over time. Outputs are checked against float64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from bottleneck_core.kernels import PackedTensor, Tuning, decode, unsupported
+from bottleneck_core.kernels.decode import NF4_LEVELS
+
+Spec = tuple[str, int, int]  # kind, head dim, block
+PLAIN = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
+LARGEST = {"q8_0": 127, "q4_0": 8, "nf4": 1}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cache of one layer."""
+
+    keys: tuple[Spec, ...]
+    value: Spec
+    heads: int = 8
+    cached_heads: int = 8
+    null: bool = False
+    ring: int = 0
+
+
+CASES = {
+    "standard fp16": Case((("fp16", 64, 0),), ("fp16", 64, 0)),
+    "bottleneck fp16": Case((("fp16", 12, 0),), ("fp16", 12, 0), null=True),
+    "decoupled q4/q8/q4": Case((("q4_0", 4, 32), ("q8_0", 8, 32)), ("q4_0", 12, 32), null=True),
+    "decoupled q4/q8/q4 ring": Case((("q4_0", 4, 32), ("q8_0", 8, 32)), ("q4_0", 12, 32), null=True, ring=128),
+    "standard q8_0": Case((("q8_0", 64, 32),), ("q8_0", 64, 32)),
+    "standard q4_0": Case((("q4_0", 64, 32),), ("q4_0", 64, 32)),
+    "standard nf4": Case((("nf4", 64, 32),), ("nf4", 64, 32)),
+    "standard fp8": Case((("fp8", 64, 0),), ("fp8", 64, 0)),
+    "gqa fp16": Case((("fp16", 64, 0),), ("fp16", 64, 0), heads=8, cached_heads=2),
+    "gqa 32/8 x 128 q8_0": Case((("q8_0", 128, 32),), ("q8_0", 128, 32), heads=32, cached_heads=8),
+}
+QUICK = ("standard fp16", "bottleneck fp16", "decoupled q4/q8/q4")
+
+
+@dataclass
+class Stored:
+    """One packed tensor: pages (pages, B, page, row) of codes and scales."""
+
+    spec: Spec
+    heads: int
+    codes: Tensor
+    scales: Tensor | None
+    ring: Tensor | None
+
+    def packed(self) -> PackedTensor:
+        """As the kernels take it."""
+        kind, dim, block = self.spec
+        scales = None if self.scales is None else _addresses(self.scales)
+        return PackedTensor(kind, self.heads, dim, block, _addresses(self.codes), scales, self.ring)
+
+    def values(self, row: int, ring_from: int, tokens: int, dtype: torch.dtype) -> Tensor:
+        """(G, N, D) of batch row `row`, the window's rows in their places."""
+        kind, dim, _ = self.spec
+        codes = self.codes[:, row].flatten(0, 1)  # (N, row)
+        if kind in PLAIN:
+            out = codes.view(PLAIN[kind]).to(dtype)
+        else:
+            assert self.scales is not None
+            scales = self.scales[:, row].flatten(0, 1).to(dtype)  # (N, blocks)
+            codes = codes.unflatten(-1, (scales.size(1), -1))
+            if kind == "q8_0":
+                numbers = codes.view(torch.int8).to(dtype)
+            else:
+                nibbles = torch.cat((codes & 15, codes >> 4), -1)
+                levels = torch.tensor(NF4_LEVELS, dtype=dtype, device=codes.device)
+                numbers = levels[nibbles.long()] if kind == "nf4" else nibbles.to(dtype) - 8
+            out = (numbers * scales[..., None]).flatten(1)[:, : self.heads * dim]
+        out = out[:tokens].clone()
+        if self.ring is not None:
+            positions = torch.arange(ring_from, tokens, device=codes.device)
+            out[positions] = self.ring[row, positions % self.ring.size(1)].to(dtype)
+        return out.unflatten(-1, (self.heads, dim)).transpose(0, 1)
+
+    @property
+    def bytes(self) -> int:
+        """Packed bytes of all pages."""
+        return self.codes.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
+
+def _addresses(pages: Tensor) -> Tensor:
+    return torch.tensor([page.data_ptr() for page in pages], dtype=torch.int64, device=pages.device)
+
+
+def stored(spec: Spec, case: Case, batch: int, tokens: int, page: int) -> Stored:
+    """Random codes and scales."""
+    kind, dim, block = spec
+    width = case.cached_heads * dim
+    shape = (-(-tokens // page), batch, page)
+    ring = None
+    if case.ring and kind not in ("fp32", "fp16", "bf16"):
+        ring = torch.randn(batch, case.ring, width, device="cuda", dtype=torch.float16)
+    if kind in PLAIN:
+        values = torch.randn(*shape, width, device="cuda", dtype=torch.float16).to(PLAIN[kind])
+        return Stored(spec, case.cached_heads, values.view(torch.uint8) if kind == "fp8" else values, None, ring)
+    blocks = -(-width // block)
+    row = blocks * block // (1 if kind == "q8_0" else 2)
+    codes = torch.randint(0, 256, (*shape, row), device="cuda", dtype=torch.uint8)
+    scales = (torch.rand(*shape, blocks, device="cuda") + 0.5) * 2 / LARGEST[kind]
+    return Stored(spec, case.cached_heads, codes, scales.half(), ring)
+
+
+class Clock:
+    """Median milliseconds of a graph's replays, L2 full of something else before each."""
+
+    def __init__(self, repeats: int) -> None:
+        self.repeats = repeats
+        self.other = torch.ones(1 << 27, device="cuda")  # 512 MiB, read: nothing is left to be written back
+
+    def __call__(self, work: Callable[[], Any]) -> float:
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                work()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+        pairs = []
+        for _ in range(self.repeats):
+            self.other.sum()
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            graph.replay()
+            end.record()
+            pairs.append((begin, end))
+        torch.cuda.synchronize()
+        return statistics.median(begin.elapsed_time(end) for begin, end in pairs[3:])
+
+
+def copy_bandwidth(clock: Clock) -> float:
+    """GB/s of a device-to-device copy of 2 GiB, read plus written."""
+    source = torch.randint(0, 100, (1 << 29,), device="cuda", dtype=torch.int32)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / clock(lambda: target.copy_(source)) / 1e6
+
+
+def truth(q: Tensor, keys: list[Stored], value: Stored, options: dict[str, Any]) -> Tensor:
+    """(B, H, V) in float64."""
+    rows = []
+    for row in range(q.size(0)):
+        repeats = q.size(1) // value.heads
+        window = options["ring_from"], options["tokens"]
+        k = torch.cat([key.values(row, *window, torch.float64) for key in keys], -1)  # (G, N, K)
+        grouped = q[row].double().unflatten(0, (-1, repeats))  # (G, H / G, K)
+        logits = options["scale"] * grouped @ k.transpose(1, 2)
+        del k
+        v = value.values(row, *window, torch.float64)
+        if "null_k" in options:
+            logits = torch.cat((options["scale"] * grouped @ options["null_k"].double()[:, :, None], logits), -1)
+            v = torch.cat((options["null_v"].double()[:, None], v), 1)
+        rows.append((logits.softmax(-1) @ v).flatten(0, 1))
+    return torch.stack(rows)
+
+
+def rival(backend: SDPBackend, q: Tensor, keys: list[Stored], value: Stored, clock: Clock, options: dict) -> Any:
+    """Milliseconds and bytes of PyTorch's attention over the same values, or why it cannot."""
+    window = options["ring_from"], options["tokens"]
+    dims = sum(key.spec[1] for key in keys), value.spec[1]
+    padded = -(-max(dims) // 8) * 8
+    shape = (q.size(0), value.heads, options["tokens"], padded)
+    k, v = (torch.zeros(shape, device="cuda", dtype=torch.float16) for _ in range(2))
+    for row in range(q.size(0)):
+        k[row, ..., : dims[0]] = torch.cat([key.values(row, *window, torch.float16) for key in keys], -1)
+        v[row, ..., : dims[1]] = value.values(row, *window, torch.float16)
+    query = F.pad(q[:, :, None], (0, padded - dims[0]))
+    try:
+        with sdpa_kernel([backend]):
+            time = clock(
+                lambda: F.scaled_dot_product_attention(
+                    query, k, v, scale=options["scale"], enable_gqa=k.size(1) != query.size(1)
+                )
+            )
+    except RuntimeError as error:
+        return {"refused": str(error).splitlines()[0]}
+    return {"ms": time, "gb_s_padded": (k.nbytes + v.nbytes) / time / 1e6}
+
+
+def tunings(case: Case) -> list[Tuning]:
+    """What the sweep tries; spans are as many programs a multiprocessor."""
+    width = case.cached_heads * max(spec[1] for spec in (*case.keys, case.value))
+    groups = [group for group in (128, 256, 512) if group <= max(256, width)] if width > 128 else [0]
+    return [
+        Tuning(block_n=n, num_warps=warps, num_stages=stages, group=group)
+        for n, warps, stages, group in itertools.product((32, 64, 128), (4, 8), (2, 3, 4), groups)
+    ]
+
+
+def measure(case: Case, batch: int, tokens: int, page: int, clock: Clock, sweep: bool, rivals: bool) -> dict[str, Any]:
+    """One row of the table."""
+    torch.manual_seed(0)
+    keys = [stored(spec, case, batch, tokens, page) for spec in case.keys]
+    value = stored(case.value, case, batch, tokens, page)
+    width = sum(key.spec[1] for key in keys)
+    q = torch.randn(batch, case.heads, width, device="cuda", dtype=torch.float16)
+    options: dict[str, Any] = {
+        "tokens": tokens,
+        "page": page,
+        "ring_from": tokens - case.ring,
+        "scale": width**-0.5,
+    }
+    if case.null:
+        options["null_k"] = torch.randn(case.cached_heads, width, device="cuda", dtype=torch.float16)
+        options["null_v"] = torch.randn(case.cached_heads, case.value[1], device="cuda", dtype=torch.float16)
+    packed_keys, packed_value = [key.packed() for key in keys], value.packed()
+    reason = unsupported(q, packed_keys, packed_value, **options)
+    if reason:
+        return {"refused": reason}
+    exact = truth(q, keys, value, options)
+    bytes_read = sum(tensor.bytes for tensor in (*keys, value))
+
+    def run(tuning: Tuning | None, passes: int = 2) -> dict[str, Any]:
+        out = decode(q, packed_keys, packed_value, tuning=tuning, passes=passes, **options)  # type: ignore[arg-type]
+        error = float((out.double() - exact).norm() / exact.norm())
+        time = clock(
+            lambda: decode(q, packed_keys, packed_value, tuning=tuning, passes=passes, **options)  # type: ignore[arg-type]
+        )
+        return {"ms": time, "gb_s": bytes_read / time / 1e6, "error": error}
+
+    result: dict[str, Any] = {"packed_bytes": bytes_read, "ours": run(None)}
+    if sweep:
+        tried = []
+        for tuning, programs in itertools.product(tunings(case), (0, 264, 528, 2112)):
+            splits = -(-programs // batch) if programs else 0
+            with_splits = Tuning(tuning.block_n, tuning.num_warps, tuning.num_stages, splits, tuning.group)
+            try:
+                tried.append({"tuning": vars(with_splits), **run(with_splits)})
+            except Exception as error:  # a tile too large for shared memory: the sweep goes on
+                if "OutOfResources" not in type(error).__name__:
+                    raise
+                break
+        tried.sort(key=lambda entry: entry["ms"])
+        result["sweep"] = tried
+    if rivals:
+        result["flash"] = rival(SDPBackend.FLASH_ATTENTION, q, keys, value, clock, options)
+        result["cudnn"] = rival(SDPBackend.CUDNN_ATTENTION, q, keys, value, clock, options)
+    return result
+
+
+def line(name: str, batch: int, result: dict[str, Any], copy: float) -> str:
+    """One line of the printed table."""
+    if "refused" in result:
+        return f"{name:26} {batch:2}  {result['refused']}"
+    text = f"{name:26} {batch:2} {_numbers(result['ours'], copy)}"
+    for rival_name in ("flash", "cudnn"):
+        other = result.get(rival_name)
+        text += f" {other['ms'] * 1e3:9.1f}" if other and "ms" in other else f" {'-':>9}"
+    for entry in result.get("sweep", [])[:6]:
+        tuning = " ".join(f"{field}={number}" for field, number in entry["tuning"].items())
+        text += f"\n{'':29} {_numbers(entry, copy)}  {tuning}"
+    return text
+
+
+def _numbers(entry: dict[str, Any], copy: float) -> str:
+    return f"{entry['ms'] * 1e3:9.1f} {entry['gb_s']:8.0f} {entry['gb_s'] / copy:7.1%} {entry['error']:9.1e}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=131_072)
+    parser.add_argument("--page", type=int, default=256)
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--cases", help="names, separated by commas; default: all")
+    parser.add_argument("--repeats", type=int, default=53)
+    parser.add_argument("--quick", action="store_true", help="the three cases with a target")
+    parser.add_argument("--sweep", action="store_true", help="also try tunings, the best ones are listed")
+    parser.add_argument("--no-rivals", action="store_true")
+    parser.add_argument("--out", type=Path, help="folder of the result; default: benchmarks/results")
+    arguments = parser.parse_args()
+    names = arguments.cases.split(",") if arguments.cases else QUICK if arguments.quick else tuple(CASES)
+    clock = Clock(arguments.repeats)
+    copy = copy_bandwidth(clock)
+    print(f"{torch.cuda.get_device_name()}, copy {copy:.0f} GB/s, {arguments.tokens} tokens, page {arguments.page}")
+    print(f"{'case':26} {'B':>2} {'us':>9} {'GB/s':>8} {'of copy':>7} {'error':>9} {'flash us':>9} {'cudnn us':>9}")
+    rows = []
+    for name, batch in itertools.product(names, map(int, arguments.batches.split(","))):
+        result = measure(
+            CASES[name], batch, arguments.tokens, arguments.page, clock, arguments.sweep, not arguments.no_rivals
+        )
+        torch.cuda.empty_cache()
+        print(line(name, batch, result, copy), flush=True)
+        rows.append({"case": name, "batch": batch, **result})
+    measured = {"tokens": arguments.tokens, "page": arguments.page, "copy_gb_s": copy, "rows": rows}
+    try:
+        from benchmarks.record import RESULTS, record
+    except ImportError as error:  # the kernels need torch alone, and so may the machine that times them
+        print(f"not recorded ({error}): {json.dumps(measured)}")
+        return
+    gpus = [torch.cuda.get_device_name()]
+    print(record("decode_attention", measured, gpus=gpus, out=arguments.out or RESULTS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""`sample`: text from a checkpoint, through a cache of any kind, streamed to the terminal."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from bottleneck_core.cli.flags import read_flags
+from bottleneck_core.cli.trained import Trained, open_trained
+from bottleneck_core.config import RunConfig, Settings, setting
+from bottleneck_core.config.run import describe
+from bottleneck_core.errors import UserError
+from bottleneck_core.memory import CachePolicy, kv_memory
+
+if TYPE_CHECKING:
+    from bottleneck_core.generate import Engine
+
+PROG = "python -m bottleneck_core sample"
+HELP = "Continue a prompt with a trained model. The texts are added to the run's samples.jsonl."
+_GROUPS = ("sampling", "KV cache", "self-optimiser")
+
+
+class Words(Settings):
+    """What `sample` asks beside the settings of a run."""
+
+    run: str | None = setting(None, "run folder whose best checkpoint to use; the same as --ckpt")
+    prompt: str | None = setting(None, "prompt as text")
+    prompts: str | None = setting(None, "file with one prompt a line: all are continued in one batch")
+    top_p: float = setting(1.0, "keep the most likely tokens up to this share together", gt=0, le=1)
+    stop: str | None = setting(None, "stop at this token: an id, or text that is one token")
+    seed: int = setting(1337, "seed of the draws", ge=0)
+    device: str | None = setting(None, "torch device; unset: cuda, else mps, else cpu")
+    dtype: Literal["fp32", "bf16"] | None = setting(None, "what the model computes in; unset: the checkpoint's")
+
+
+def main(argv: list[str]) -> int:
+    """Exit codes: 0 done, 2 a user's mistake, 130 interrupted."""
+    given, switches = read_flags(
+        argv, prog=PROG, description=HELP, groups=_GROUPS, own=Words, switches=("json", "no_save")
+    )
+    try:
+        words = Words(**{name: value for name, value in given.items() if name in Words.model_fields})
+    except ValidationError as error:
+        raise UserError(describe(error)) from None
+    settings = RunConfig.resolve(**{name: value for name, value in given.items() if name not in Words.model_fields})
+    trained = open_trained(words.run or settings.ckpt, words.device, words.dtype)
+    prompts = _prompts(trained, words, settings, "prompt_tokens" in given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = _show_warning
+        document = _sample(trained, prompts, words, settings, quiet=switches["json"])
+    if switches["json"]:
+        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    if not switches["no_save"]:
+        _save(trained, document)
+    return 0
+
+
+def _prompts(trained: Trained, words: Words, settings: RunConfig, ids_given: bool) -> list[list[int]]:
+    """Token ids of the prompts. `--prompt-tokens` may be text where a tokenizer is known, as the seed has it."""
+    if sum((words.prompt is not None, words.prompts is not None, ids_given)) > 1:
+        raise UserError("give one of --prompt, --prompts and --prompt-tokens, not several")
+    if words.prompts is not None:
+        try:
+            lines = Path(words.prompts).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--prompts {words.prompts} cannot be read ({error}): give a text file") from None
+        texts = [line for line in lines if line.strip()]
+        if not texts:
+            raise UserError(f"--prompts {words.prompts} has no line with a prompt: write one a line")
+        return [trained.encode(text) for text in texts]
+    if words.prompt is not None:
+        return [trained.encode(words.prompt)]
+    ids = _ids(settings.prompt_tokens)
+    return [trained.encode(settings.prompt_tokens) if ids is None else ids]
+
+
+def _ids(text: str) -> list[int] | None:
+    """Whole numbers divided by spaces or commas; None where the text is something else."""
+    parts = text.replace(",", " ").split()
+    return [int(part) for part in parts] if parts and all(part.isdecimal() for part in parts) else None
+
+
+def _stop(trained: Trained, text: str | None) -> list[int]:
+    """The stop token, and the tokenizer's own end of a document where it has one."""
+    end = None if trained.tokenizer is None else trained.tokenizer.end_token
+    stops = [] if end is None else [end]
+    if text is None:
+        return stops
+    ids = [int(text)] if text.isdecimal() and len(text) > 1 else trained.encode(codecs.decode(text, "unicode_escape"))
+    if len(ids) != 1:
+        raise UserError(f"--stop {text!r} is {len(ids)} tokens to this model: give one token, or its id")
+    return [*stops, *ids]
+
+
+def _sample(
+    trained: Trained, prompts: list[list[int]], words: Words, settings: RunConfig, quiet: bool
+) -> dict[str, Any]:
+    from bottleneck_core.generate import Engine, Plan, Sampling
+
+    policy = CachePolicy.of(settings)
+    plan = Plan(block=settings.kv_decode_block, fused=settings.kv_fused)
+    try:
+        engine = Engine(trained.model, policy, plan=plan, page=settings.kv_page)
+    except ValueError as error:  # a block size that a format cannot have
+        raise UserError(str(error)) from None
+    stop = _stop(trained, words.stop)
+    sampling = Sampling(temperature=settings.temperature, top_k=settings.top_k, top_p=words.top_p)
+    streams = [_Stream(trained, prompt, show=not quiet and len(prompts) == 1) for prompt in prompts]
+    began = time.perf_counter()
+    for drawn in engine.generate(prompts, settings.max_new_tokens, sampling=sampling, seed=words.seed, stop=stop):
+        for stream, token in zip(streams, drawn, strict=True):
+            if token is not None:
+                stream.add(token)
+    seconds = time.perf_counter() - began
+    for stream in streams:
+        stream.end()
+    if not quiet and len(streams) > 1:
+        for stream in streams:
+            print(stream.text, end="\n---\n")
+    made = sum(len(stream.tokens) for stream in streams)
+    if not quiet:
+        _report(engine, made, seconds)
+    return {
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "checkpoint": trained.checkpoint.name,
+        "step": trained.step,
+        "seed": words.seed,
+        "sampling": {"temperature": settings.temperature, "top_k": settings.top_k, "top_p": words.top_p},
+        "policy": {name: getattr(settings, name) for name in RunConfig.model_fields if name.startswith("kv_c")}
+        | {"kv_qblock": settings.kv_qblock, "kv_residual": settings.kv_residual},
+        "device": str(trained.device),
+        "new_tokens": made,
+        "seconds": round(seconds, 3),
+        "cache": {
+            "tokens": engine.cache.length,
+            "allocated_bytes": engine.cache.allocated_bytes,
+            "accounted_bytes": kv_memory(
+                trained.config, engine.cache.length, len(prompts), policy, page=settings.kv_page
+            ).bytes,
+        },
+        "fused": engine.fallback or "fused",
+        "samples": [
+            {"prompt_tokens": prompt, "tokens": stream.tokens, "text": stream.text}
+            for prompt, stream in zip(prompts, streams, strict=True)
+        ],
+    }
+
+
+class _Stream:
+    """One text as it grows; shown up to the last character that is whole, since a token may end within one."""
+
+    def __init__(self, trained: Trained, prompt: Sequence[int], show: bool) -> None:
+        self.tokenizer = trained.tokenizer
+        self.prompt = list(prompt)
+        self.tokens: list[int] = []
+        self.show = show
+        self.shown = 0
+        self._print()
+
+    @property
+    def text(self) -> str:
+        """Prompt and continuation; ids where the model's vocabulary is not at hand."""
+        ids = [*self.prompt, *self.tokens]
+        return " ".join(map(str, ids)) if self.tokenizer is None else self.tokenizer.decode(ids)
+
+    def add(self, token: int) -> None:
+        self.tokens.append(token)
+        self._print()
+
+    def end(self) -> None:
+        self._print(whole=True)
+        if self.show:
+            print(flush=True)
+
+    def _print(self, whole: bool = False) -> None:
+        if not self.show:
+            return
+        text = self.text
+        ready = text if whole else text.rstrip("\N{REPLACEMENT CHARACTER}")
+        print(ready[self.shown :], end="", flush=True)
+        self.shown = max(self.shown, len(ready))
+
+
+def _report(engine: Engine, made: int, seconds: float) -> None:
+    cache = engine.cache
+    print(
+        f"{made} tokens in {seconds:.2f} s; cache {cache.allocated_bytes / 1024:,.1f} KiB for {cache.batch} x "
+        f"{cache.length} tokens",
+        file=sys.stderr,
+    )
+    if engine.fallback and (engine.plan.fused != "auto" or cache.device.type == "cuda"):
+        print(f"without a fused kernel: {engine.fallback}", file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _save(trained: Trained, document: dict[str, Any]) -> None:
+    """One line at the end of the run's samples.jsonl; a checkpoint outside a run folder has none."""
+    from bottleneck_core.store.layout import RunPaths, is_run
+
+    if not is_run(trained.folder):
+        return
+    line = json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+    with RunPaths(trained.folder).samples.open("a", encoding="utf-8") as file:
+        file.write(line)

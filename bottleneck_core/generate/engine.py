@@ -1,0 +1,178 @@
+"""Prefill and decode: a model, its cache, and the tokens that both have seen.
+
+Legend: B requests, T tokens, N vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from bottleneck_core.errors import UserError
+from bottleneck_core.generate.layer import Plan, inference_dtype, layers_of
+from bottleneck_core.generate.sampling import Sampler, Sampling
+from bottleneck_core.kvcache import KVCache
+from bottleneck_core.kvcache.cache import PAGE
+from bottleneck_core.memory import CachePolicy
+from bottleneck_core.model import GPT
+
+PREFILL_CHUNK = 512
+
+
+class Engine:
+    """Continues token sequences with a model and a cache of its keys and values.
+
+    Without a policy the cache is native: it stores the model's own dtype, and cached decoding equals the full forward
+    pass. `tokens` holds the ids of each request that the cache holds, padding left out.
+    """
+
+    def __init__(
+        self, model: GPT, policy: CachePolicy | None = None, *, plan: Plan | None = None, page: int = PAGE
+    ) -> None:
+        self.model = model.eval()
+        self.policy = policy
+        self.plan = plan or Plan()
+        self.page = page
+        self.device = model.embed.weight.device
+        self.tokens: list[list[int]] = []
+        self._set(self._new_cache(1))
+
+    @property
+    def fallback(self) -> str | None:
+        """Why single tokens are not read by a fused kernel; None where they are, or none was asked for."""
+        return next((layer.fallback for layer in self.layers if layer.fallback), None)
+
+    def prefill(self, prompts: Sequence[Sequence[int]], chunk: int = PREFILL_CHUNK) -> Tensor:
+        """Read the prompts and return the logits (B, N) of their next tokens.
+
+        What the cache already holds of a single prompt's beginning is used again. Prompts of different length are
+        padded on the left. Raises UserError for an empty prompt and for ids outside the vocabulary.
+        """
+        self._validate(prompts)
+        known = self._common_prefix(prompts)
+        if known:
+            self.cache.truncate(known)
+        else:
+            self._set(self._new_cache(len(prompts)))
+            longest = max(map(len, prompts))
+            pads = [longest - len(prompt) for prompt in prompts]
+            if any(pads):
+                self.cache.first = torch.tensor(pads, dtype=torch.int32, device=self.device)
+        self.tokens = [list(prompt[:known]) for prompt in prompts]
+        longest = max(map(len, prompts))
+        padded = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+        logits = torch.empty(0)
+        for begin in range(known, longest, chunk):
+            piece = [row[begin : begin + chunk] for row in padded]
+            logits = self._forward(torch.tensor(piece, device=self.device), last_only=True)
+        self.tokens = [list(prompt) for prompt in prompts]
+        self.cache.check()
+        return logits[:, -1]
+
+    def feed(self, idx: Tensor) -> Tensor:
+        """Logits (B, T, N) of tokens idx (B, T) int64 that follow what the cache holds, which grows by them."""
+        if not self.tokens:
+            self._set(self._new_cache(idx.size(0)))
+            self.tokens = [[] for _ in range(idx.size(0))]
+        logits = self._forward(idx, last_only=False)
+        for held, row in zip(self.tokens, idx.tolist(), strict=True):
+            held.extend(row)
+        self.cache.check()
+        return logits
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        *,
+        sampling: Sampling | None = None,
+        seed: int = 1337,
+        stop: Sequence[int] = (),
+    ) -> Iterator[list[int | None]]:
+        """The continuation, token by token: one id a request, None for a request that has met a stop token.
+
+        The stop token itself is given once. Ends when all requests have stopped or `max_new_tokens` are made.
+        """
+        sampler = Sampler(sampling or Sampling(), seed, len(prompts))
+        logits = self.prefill(prompts)
+        stopped = [False] * len(prompts)
+        for count in range(1, max_new_tokens + 1):
+            drawn = sampler.draw(logits)
+            ids = drawn.tolist()
+            yield [None if done else token for done, token in zip(stopped, ids, strict=True)]
+            stopped = [done or token in stop for done, token in zip(stopped, ids, strict=True)]
+            if all(stopped) or count == max_new_tokens:
+                return
+            logits = self.feed(drawn[:, None])[:, -1]
+
+    def fork(self, requests: Sequence[int]) -> Engine:
+        """An engine that goes on from here with the given requests, repeated where they are given twice."""
+        other = Engine(self.model, self.policy, plan=self.plan, page=self.page)
+        other._set(self.cache.fork(requests=requests))
+        other.tokens = [list(self.tokens[request]) for request in requests]
+        return other
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the cache and its tokens to a file."""
+        self.cache.save(path, self.tokens)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a snapshot. Raises UserError where it is another model's, by its shape."""
+        cache, tokens = KVCache.load(path, self.device)
+        if cache.shape != self.cache.shape:
+            raise UserError(f"{path} is the cache of a model of another shape: give the snapshot of this model")
+        self.policy = cache.policy
+        self._set(cache)
+        self.tokens = tokens
+
+    @torch.inference_mode()
+    def _forward(self, idx: Tensor, last_only: bool) -> Tensor:
+        end = self.cache.length + idx.size(1)
+        block_size = self.model.config.block_size
+        if end > block_size >= self.cache.length:
+            warnings.warn(
+                f"the text grows beyond {block_size} tokens, the context this model was trained with: "
+                "expect worse predictions",
+                stacklevel=3,
+            )
+        if self.model.rotary is not None:
+            self.model.rotary.reserve(end)
+        logits = self.model.continue_from(self.layers, idx, last_only)
+        self.cache.advance(idx.size(1))
+        return logits
+
+    def _validate(self, prompts: Sequence[Sequence[int]]) -> None:
+        vocabulary = self.model.embed.num_embeddings
+        if not prompts or not all(prompts):
+            raise UserError("a prompt is empty: give at least one token")
+        for prompt in prompts:
+            wrong = next((token for token in prompt if not 0 <= token < vocabulary), None)
+            if wrong is not None:
+                raise UserError(f"token {wrong} of a prompt is outside the vocabulary: ids are 0 to {vocabulary - 1}")
+
+    def _common_prefix(self, prompts: Sequence[Sequence[int]]) -> int:
+        """Leading tokens of a single prompt that the cache holds, the last one left out: its logits are needed."""
+        if len(prompts) != 1 or len(self.tokens) != 1:
+            return 0
+        pairs = zip(self.tokens[0], prompts[0][:-1], strict=False)
+        return next(
+            (at for at, (held, new) in enumerate(pairs) if held != new), min(len(self.tokens[0]), len(prompts[0]) - 1)
+        )
+
+    def _new_cache(self, batch: int) -> KVCache:
+        return KVCache(
+            self.model.config,
+            self.policy,
+            batch=batch,
+            page=self.page,
+            device=self.device,
+            dtype=inference_dtype(self.model),
+        )
+
+    def _set(self, cache: KVCache) -> None:
+        self.cache = cache
+        self.layers = layers_of(cache, self.plan)

@@ -1,0 +1,7 @@
+"""Triton kernels: tensors in, tensors out. Importing this needs no Triton; `available()` says whether it can run."""
+
+from bottleneck_core.kernels.decode import available, decode, unsupported
+from bottleneck_core.kernels.packed import KINDS, PackedTensor, supported
+from bottleneck_core.kernels.plan import Tuning
+
+__all__ = ["KINDS", "PackedTensor", "Tuning", "available", "decode", "supported", "unsupported"]

@@ -1,0 +1,30 @@
+"""Hadamard rotation of queries and keys before the keys are stored (QuaRot, arXiv:2404.00456).
+
+An orthogonal matrix leaves every product q.k as it is and spreads a value that stands out over its whole head, so that
+a block's scale is set by many values instead of one. Queries, keys and the null key are turned; nothing is turned back.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def rotate(x: Tensor, parts: tuple[int, ...]) -> Tensor:
+    """Heads (..., D) turned part by part: `parts` are the widths of the stored tensors that D is made of."""
+    return torch.cat([_turned(part) for part in x.split(parts, dim=-1)], dim=-1)
+
+
+def _turned(x: Tensor) -> Tensor:
+    # Walsh-Hadamard matrices exist in powers of two: a head dim of 12 is turned as three groups of 4.
+    size = x.size(-1) & -x.size(-1)
+    groups = x.unflatten(-1, (-1, size))
+    return (groups @ _hadamard(size, x)).flatten(-2)
+
+
+def _hadamard(size: int, like: Tensor) -> Tensor:
+    """Sylvester's matrix (size, size), scaled to be orthogonal."""
+    matrix = like.new_ones(1, 1)
+    while matrix.size(0) < size:
+        matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
+    return matrix * size**-0.5

@@ -1,0 +1,218 @@
+"""Memory of training one of our configurations on one GPU: what is held for good, and what backward needs saved.
+
+Two ways of running are derived, op by op from `model/`: fp32 without compilation, and bf16 autocast compiled. Legend: B
+batch, T tokens of a block, C d_model, F d_ff, E embed_dim, V vocabulary padded to 64 (as `GPT.unembed` pads it on
+CUDA), Q, K, U total widths of queries, keys and values as projected, q, k, u of the same as the attention kernel takes
+them (heads repeated for gqa in fp32, head dims padded to be equal), L layers, H heads, N parameters.
+
+The peak is the larger of two moments. At the loss nothing has been freed yet: weights, optimiser state, copies of
+weights, all saved activations and the logits with their gradients. In the optimiser step: weights, gradients, state.
+Not counted: the CUDA context, the allocator's rounding, kernels' workspaces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bottleneck_core.memory.layers import cached_widths, optional_setting, setting_of
+from bottleneck_core.memory.parameters import count_parameters
+
+Mode = Literal["fp32", "bf16-compiled"]
+VOCAB_MULTIPLE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingMemory:
+    """Bytes. `total` is the largest of `peaks`, whose entries say which parts they add; `derivation` shows each."""
+
+    mode: Mode
+    parameters: int
+    weights: int
+    gradients: int
+    optimizer: int
+    copies: int
+    activations: int
+    logits: int
+    peaks: dict[str, int]
+    total: int
+    derivation: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shape:
+    """The legend's numbers."""
+
+    tokens: int
+    layers: int
+    heads: int
+    d_model: int
+    d_ff: int
+    embed: int
+    vocab: int
+    projected: tuple[int, int, int]  # Q, K, U; K is 0 where keys use the queries' projection
+    kernel: tuple[int, int, int]  # q, k, u
+    null: bool
+    swiglu: bool
+    tempered: bool
+
+
+def training_memory(
+    model: Any, vocab_size: int, batch: int | None = None, mode: Mode = "bf16-compiled"
+) -> TrainingMemory:
+    """Memory of a training step of `model` (object or dict with the setting names) at `batch` sequences.
+
+    `batch` is by default its batch_size; `grad_checkpoint`, `grad_accum` and `optimizer` are read where they are there.
+    Raises ValueError for another mode: nothing is guessed for eager autocast or compiled fp32.
+    """
+    if mode not in ("fp32", "bf16-compiled"):
+        raise ValueError(f"no derivation for the mode {mode}: choose fp32 or bf16-compiled")
+    shape = _shape(model, vocab_size, batch or setting_of(model, "batch_size"), mode)
+    parameters = count_parameters(model, vocab_size)
+    block, lines = (_block_fp32 if mode == "fp32" else _block_bf16)(shape)
+    activations, saved = _activations(shape, block, bool(optional_setting(model, "grad_checkpoint")), mode)
+    logits, head = _head(shape, mode)
+    copies, copied = _copies(shape, parameters, mode)
+    weights = gradients = 4 * parameters
+    optimizer, states = _optimizer(model, shape, parameters)
+    accumulated = gradients if (optional_setting(model, "grad_accum") or 1) > 1 else 0
+    first_gradient = 4 * shape.vocab * shape.embed  # of the tied embedding, the first to be made
+    at_loss = weights + optimizer + copies + accumulated + activations + logits
+    at_loss += first_gradient if mode == "bf16-compiled" and not accumulated else 0
+    peaks = {"loss": at_loss, "optimizer step": weights + gradients + optimizer}
+    return TrainingMemory(
+        mode=mode,
+        parameters=parameters,
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
+        copies=copies,
+        activations=activations,
+        logits=logits,
+        peaks=peaks,
+        total=max(peaks.values()),
+        derivation=(
+            f"weights: {parameters:,} x 4 B = {weights:,} B; gradients as much in the optimiser step",
+            states,
+            copied,
+            *lines,
+            saved,
+            head,
+            f"at the loss: {at_loss:,} B"
+            + ("" if mode == "fp32" else f", {first_gradient:,} B of it the embedding's gradient, the first to be made")
+            + (f", {accumulated:,} B the gradients of earlier micro-steps" if accumulated else ""),
+            f"in the optimiser step: {peaks['optimizer step']:,} B",
+        ),
+    )
+
+
+def _shape(model: Any, vocab_size: int, batch: int, mode: Mode) -> _Shape:
+    widths, heads = cached_widths(model), setting_of(model, "n_head")
+    keys, values = sum(width for name, width in widths.items() if name != "v"), widths["v"]
+    gqa = setting_of(model, "attn_mode") == "gqa"
+    queries = setting_of(model, "attn_dim") if gqa else keys
+    widest = max(keys, values)  # decoupled: the kernel wants equal head dims; elsewhere they are equal
+    kernel = (queries, queries, queries) if gqa and mode == "fp32" else (max(queries, widest), widest, widest)
+    return _Shape(
+        tokens=batch * setting_of(model, "block_size"),
+        layers=setting_of(model, "n_layer"),
+        heads=heads,
+        d_model=setting_of(model, "d_model"),
+        d_ff=setting_of(model, "d_ff"),
+        embed=setting_of(model, "embed_dim"),
+        vocab=-(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE,
+        projected=(queries, 0 if setting_of(model, "tie_qk") else keys, values),
+        kernel=kernel,
+        null=bool(setting_of(model, "null_attn")),
+        swiglu=setting_of(model, "mlp") == "swiglu",
+        tempered=bool(setting_of(model, "learned_temp")),
+    )
+
+
+def _block_fp32(s: _Shape) -> tuple[int, list[str]]:
+    """Bytes a token that autograd keeps of one block."""
+    norms = 2 * (4 + 4) * s.d_model
+    joint = 4 * sum(s.projected)
+    q, k, u = s.kernel
+    copied_values = s.null or u != s.projected[2]
+    kernel = 4 * (q + k + (u if copied_values else 0))
+    out = 4 * q + 4 * s.heads  # as wide as the queries' heads, padded like them
+    hidden = (4 if s.swiglu else 2) * 4 * s.d_ff
+    lines = [
+        f"a block, norms: 2 x (input + output) x {s.d_model} x 4 B = {norms:,} B a token",
+        f"a block, projections: {' + '.join(map(str, s.projected))} values x 4 B = {joint:,} B a token",
+        f"a block, kernel inputs: rotated q and k{', v with its null row' if copied_values else ''} = {kernel:,} B "
+        "a token",
+        f"a block, kernel output and log-sum-exp: ({q} + {s.heads}) x 4 B = {out:,} B a token",
+        f"a block, feed-forward: {'gate, silu, up, product' if s.swiglu else 'up, gelu'} x {s.d_ff} x 4 B "
+        f"= {hidden:,} B a token",
+    ]
+    return norms + joint + kernel + out + hidden, lines
+
+
+def _block_bf16(s: _Shape) -> tuple[int, list[str]]:
+    """Bytes a token that the compiled forward hands to backward: pointwise results are made again, products kept."""
+    norms = 2 * (4 + 2 + 2) * s.d_model
+    joint = 2 * sum(s.projected) + (4 * s.projected[0] if s.tempered else 0)
+    q, k, u = s.kernel
+    kernel = 2 * (q + k + u)
+    out = 2 * q + 4 * s.heads
+    hidden = (2 if s.swiglu else 1) * 2 * s.d_ff
+    lines = [
+        f"a block, residual stream: 2 x (norm's input in fp32, its output and the branch's in bf16) x {s.d_model} "
+        f"= {norms:,} B a token",
+        f"a block, projections: {' + '.join(map(str, s.projected))} values x 2 B"
+        + (f" and tempered q {s.projected[0]} x 4 B" if s.tempered else "")
+        + f" = {joint:,} B a token",
+        f"a block, kernel inputs: ({q} + {k} + {u}) x 2 B = {kernel:,} B a token",
+        f"a block, kernel output and log-sum-exp: {q} x 2 B + {s.heads} x 4 B = {out:,} B a token",
+        f"a block, feed-forward: {'gate, up' if s.swiglu else 'up'} x {s.d_ff} x 2 B = {hidden:,} B a token",
+    ]
+    return norms + joint + kernel + out + hidden, lines
+
+
+def _activations(s: _Shape, block: int, checkpointed: bool, mode: Mode) -> tuple[int, str]:
+    final = (8 if mode == "fp32" else 6) * s.d_model  # the last norm's input and output
+    if checkpointed:
+        size = s.tokens * (s.layers * 4 * s.d_model + block + final)
+        return size, (
+            f"activations: {s.tokens:,} tokens x ({s.layers} block inputs x {s.d_model} x 4 B + one block's {block:,} B"
+            f" made again + last norm {final:,} B) = {size:,} B"
+        )
+    size = s.tokens * (s.layers * block + final)
+    return size, (
+        f"activations: {s.tokens:,} tokens x ({s.layers} blocks x {block:,} B + last norm {final:,} B) = {size:,} B"
+    )
+
+
+def _head(s: _Shape, mode: Mode) -> tuple[int, str]:
+    """Logits and loss. Eager cross-entropy holds three fp32 copies at once: forward the logits, their copy without the
+    padding and the log-probabilities, backward the latter and two gradients. Compiled, the gradient takes the place of
+    the bf16 logits."""
+    copies, width = (3, 4) if mode == "fp32" else (1, 2)
+    size = copies * width * s.tokens * s.vocab
+    return size, f"logits and loss: {copies} x {s.tokens:,} tokens x {s.vocab:,} x {width} B = {size:,} B"
+
+
+def _copies(s: _Shape, parameters: int, mode: Mode) -> tuple[int, str]:
+    """Copies of weights that backward keeps: joined projections and the padded embedding, or everything in bf16."""
+    if mode == "bf16-compiled":
+        return 2 * parameters, f"weights in bf16: {parameters:,} x 2 B = {2 * parameters:,} B"
+    joined = s.layers * s.d_model * sum(s.projected) * 4
+    size = joined + 4 * s.vocab * s.embed
+    return size, (
+        f"copies: joined projections {s.layers} x {s.d_model} x {sum(s.projected)} x 4 B"
+        f" + padded embedding {s.vocab:,} x {s.embed} x 4 B = {size:,} B"
+    )
+
+
+def _optimizer(model: Any, s: _Shape, parameters: int) -> tuple[int, str]:
+    if optional_setting(model, "optimizer") != "muon":
+        return 8 * parameters, f"AdamW: two moments x {parameters:,} x 4 B = {8 * parameters:,} B"
+    out = setting_of(model, "attn_dim") if setting_of(model, "attn_mode") == "gqa" else s.projected[2]
+    block = s.d_model * (sum(s.projected) + out + (3 if s.swiglu else 2) * s.d_ff)
+    hidden = s.layers * block
+    size = 4 * hidden + 8 * (parameters - hidden)
+    return size, (
+        f"Muon: one moment x {hidden:,} x 4 B; AdamW: two moments x {parameters - hidden:,} x 4 B = {size:,} B"
+    )
