@@ -15,13 +15,15 @@ import torch
 
 from bottleneck_core.config import RunConfig
 from bottleneck_core.data.batches import Batches
+from bottleneck_core.data.tokenfile import TokenFile
 from bottleneck_core.errors import UserError
 from bottleneck_core.model import GPT, build_model, count_parameters
 from bottleneck_core.probe.selection import parse_selection
 from bottleneck_core.store.atomic import atomic_write_text
+from bottleneck_core.store.layout import RunPaths
 from bottleneck_core.store.lock import RunLock
 from bottleneck_core.store.manifest import write_end, write_manifest
-from bottleneck_core.train.checkpoint import load_checkpoint, read_checkpoint
+from bottleneck_core.train.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
 from bottleneck_core.train.guard import EXIT_CODES, NonFinite, StopRequest
 from bottleneck_core.train.live import LiveView, live_view
 from bottleneck_core.train.loop import Trainer
@@ -74,48 +76,16 @@ def _session(config: RunConfig, world: World, console: bool) -> TrainResult:
         runtime.prepare()
         checkpoint = None if start.checkpoint is None else read_checkpoint(start.checkpoint, runtime.device)
         if checkpoint is not None and checkpoint.training is not None:
-            if checkpoint.training["data"]["sha256"] != tokens.sha256:
-                raise UserError(f"{tokens.path} is not the data that {checkpoint.path} was trained on: give that file")
-            if runtime.device.type == "cpu" and checkpoint.training["threads"] != runtime.threads:
-                warnings.append(
-                    f"the run used {checkpoint.training['threads']} threads and now uses {runtime.threads}: results "
-                    "will differ in the last bits"
-                )
-        batches = Batches(
-            tokens.tokens,
-            block_size=config.block_size,
-            val_frac=config.val_frac,
-            batch_size=config.batch_size,
-            grad_accum=config.grad_accum,
-            seed=config.seed,
-            eval_iters=config.eval_iters,
-            rank=world.rank,
-            world_size=world.size,
-            device=runtime.device,
-        )
-        for chosen, count, kind in (
-            (config.analysis_layers, config.n_layer, "layer"),
-            (config.analysis_heads, config.n_head, "head"),
-        ):
-            parse_selection(chosen, count, kind)  # a mistake is told before anything is written
+            warnings += _differences(checkpoint, checkpoint.training, tokens, runtime)
+        batches = _batches(config, tokens, runtime, world)
+        _check_selections(config)
         model = build_model(config, device=runtime.device)
         if config.init_from and checkpoint is None:
             _copy_weights(model, config.init_from)
-
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         if world.is_main:
             start.paths.dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(RunLock(start.paths.dir))
-            atomic_write_text(start.paths.config, config.model_dump_json(indent=2) + "\n")
-            write_manifest(
-                start.paths.manifest,
-                argv=sys.argv,
-                runtime=runtime.describe(),
-                gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-                seeds={"init": config.seed, "data": config.seed, "dropout": config.seed},
-                data_sha256=tokens.sha256,
-                n_params=count_parameters(model),
-            )
+            _describe_run(start.paths, config, runtime, tokens, count_parameters(model))
         view = live_view(
             console=console and world.is_main,
             live_plot=config.live_plot and world.is_main,
@@ -127,7 +97,7 @@ def _session(config: RunConfig, world: World, console: bool) -> TrainResult:
             start.paths,
             view if world.is_main else LiveView(),
             device=runtime.device_name,
-            command=command,
+            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         )
         stack.callback(recorder.close)
         for warning in warnings:
@@ -143,25 +113,72 @@ def _session(config: RunConfig, world: World, console: bool) -> TrainResult:
             paths=start.paths,
             data_sha256=tokens.sha256,
         )
-        if checkpoint is not None:
+        if checkpoint is None:
+            recorder.begin(runtime.environment(), sys.argv, _data_facts(config, tokens, batches))
+        else:
             trainer.load(checkpoint)
             recorder.resume(trainer.step, trainer.observed, str(checkpoint.path))
             if trainer.step >= config.steps:
                 view.message(f"the run is finished at {trainer.step} steps: give more --steps to go on")
-        else:
-            n_train, n_val = batches.split_sizes
-            recorder.begin(
-                runtime.environment(),
-                sys.argv,
-                {
-                    "data_format": tokens.format,
-                    "data_dtype": config.data_dtype,
-                    "n_tokens_total": len(tokens),
-                    "n_tokens_train": n_train,
-                    "n_tokens_val": n_val,
-                },
-            )
         return _run(trainer, start, world, view)
+
+
+def _differences(checkpoint: Checkpoint, training: dict[str, Any], tokens: TokenFile, runtime: Runtime) -> list[str]:
+    """Warnings where a resumed run will not be bit-identical; raises UserError where its data are others."""
+    if training["data"]["sha256"] != tokens.sha256:
+        raise UserError(f"{tokens.path} is not the data that {checkpoint.path} was trained on: give that file")
+    if runtime.device.type == "cpu" and training["threads"] != runtime.threads:
+        return [
+            f"the run used {training['threads']} threads and now uses {runtime.threads}: results will differ in the "
+            "last bits"
+        ]
+    return []
+
+
+def _batches(config: RunConfig, tokens: TokenFile, runtime: Runtime, world: World) -> Batches:
+    return Batches(
+        tokens.tokens,
+        block_size=config.block_size,
+        val_frac=config.val_frac,
+        batch_size=config.batch_size,
+        grad_accum=config.grad_accum,
+        seed=config.seed,
+        eval_iters=config.eval_iters,
+        rank=world.rank,
+        world_size=world.size,
+        device=runtime.device,
+    )
+
+
+def _check_selections(config: RunConfig) -> None:
+    """A mistake in the probe's layers and heads is told before anything is written."""
+    parse_selection(config.analysis_layers, config.n_layer, "layer")
+    parse_selection(config.analysis_heads, config.n_head, "head")
+
+
+def _describe_run(paths: RunPaths, config: RunConfig, runtime: Runtime, tokens: TokenFile, n_params: int) -> None:
+    """Write what is known before the first step: configuration and manifest."""
+    atomic_write_text(paths.config, config.model_dump_json(indent=2) + "\n")
+    write_manifest(
+        paths.manifest,
+        argv=sys.argv,
+        runtime=runtime.describe(),
+        gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        seeds={"init": config.seed, "data": config.seed, "dropout": config.seed},
+        data_sha256=tokens.sha256,
+        n_params=n_params,
+    )
+
+
+def _data_facts(config: RunConfig, tokens: TokenFile, batches: Batches) -> dict[str, Any]:
+    n_train, n_val = batches.split_sizes
+    return {
+        "data_format": tokens.format,
+        "data_dtype": config.data_dtype,
+        "n_tokens_total": len(tokens),
+        "n_tokens_train": n_train,
+        "n_tokens_val": n_val,
+    }
 
 
 def _run(trainer: Trainer, start: Start, world: World, view: LiveView) -> TrainResult:
