@@ -13,6 +13,8 @@ COMMANDS = {
     "prepare": "make a token file from a corpus",
     "train": "train an instrumented run",
     "sample": "continue a prompt with a trained model",
+    "evaluate": "measure what cache policies cost a trained model in quality",
+    "tune": "choose the cache policy and decode plan of a trained model for this device",
     "kv": "size a KV cache: ours, a run's, or a public model's",
     "runs": "list run folders",
     "jobs": "list and stop background jobs",

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,12 +20,14 @@ from bottleneck_core.config import RunConfig, Settings, setting
 from bottleneck_core.config.run import describe
 from bottleneck_core.errors import UserError
 from bottleneck_core.memory import CachePolicy, kv_memory
+from bottleneck_core.memory.policy_text import policy_label
 
 if TYPE_CHECKING:
     from bottleneck_core.generate import Engine
 
 PROG = "python -m bottleneck_core sample"
 HELP = "Continue a prompt with a trained model. The texts are added to the run's samples.jsonl."
+Drawn = list[int | None]
 _GROUPS = ("sampling", "KV cache", "self-optimiser")
 
 
@@ -105,19 +107,15 @@ def _stop(trained: Trained, text: str | None) -> list[int]:
 def _sample(
     trained: Trained, prompts: list[list[int]], words: Words, settings: RunConfig, quiet: bool
 ) -> dict[str, Any]:
-    from bottleneck_core.generate import Engine, Plan, Sampling
+    from bottleneck_core.generate import Sampling
 
-    policy = CachePolicy.of(settings)
-    plan = Plan(block=settings.kv_decode_block, fused=settings.kv_fused)
-    try:
-        engine = Engine(trained.model, policy, plan=plan, page=settings.kv_page)
-    except ValueError as error:  # a block size that a format cannot have
-        raise UserError(str(error)) from None
     stop = _stop(trained, words.stop)
+    engine, watched = _engine(trained, prompts, settings)
     sampling = Sampling(temperature=settings.temperature, top_k=settings.top_k, top_p=words.top_p)
     streams = [_Stream(trained, prompt, show=not quiet and len(prompts) == 1) for prompt in prompts]
     began = time.perf_counter()
-    for drawn in engine.generate(prompts, settings.max_new_tokens, sampling=sampling, seed=words.seed, stop=stop):
+    steps = engine.generate(prompts, settings.max_new_tokens, sampling=sampling, seed=words.seed, stop=stop)
+    for drawn in watched(steps):
         for stream, token in zip(streams, drawn, strict=True):
             if token is not None:
                 stream.add(token)
@@ -127,6 +125,7 @@ def _sample(
     if not quiet and len(streams) > 1:
         for stream in streams:
             print(stream.text, end="\n---\n")
+    policy = engine.policy or CachePolicy.of(settings)
     made = sum(len(stream.tokens) for stream in streams)
     if not quiet:
         _report(engine, made, seconds)
@@ -136,8 +135,7 @@ def _sample(
         "step": trained.step,
         "seed": words.seed,
         "sampling": {"temperature": settings.temperature, "top_k": settings.top_k, "top_p": words.top_p},
-        "policy": {name: getattr(settings, name) for name in RunConfig.model_fields if name.startswith("kv_c")}
-        | {"kv_qblock": settings.kv_qblock, "kv_residual": settings.kv_residual},
+        "policy": policy_label(policy),
         "device": str(trained.device),
         "new_tokens": made,
         "seconds": round(seconds, 3),
@@ -154,6 +152,57 @@ def _sample(
             for prompt, stream in zip(prompts, streams, strict=True)
         ],
     }
+
+
+def _engine(
+    trained: Trained, prompts: list[list[int]], settings: RunConfig
+) -> tuple[Engine, Callable[[Iterator[Drawn]], Iterator[Drawn]]]:
+    """The engine that the settings ask for, or that the self-optimiser chose; and what watches its steps."""
+    from bottleneck_core.generate import Engine, Plan
+
+    if settings.self_opt == "none":
+        plan = Plan(block=settings.kv_decode_block, fused=settings.kv_fused)
+        try:
+            return Engine(trained.model, CachePolicy.of(settings), plan=plan, page=settings.kv_page), iter
+        except ValueError as error:  # a block size that a format cannot have
+            raise UserError(str(error)) from None
+    from bottleneck_core.tune import Online, choose
+
+    longest = max(map(len, prompts))
+    choice = choose(
+        trained.model,
+        settings,
+        prompt_tokens=longest,
+        context=longest + settings.max_new_tokens,
+        batch=len(prompts),
+        calibration=_calibration(trained, settings),
+        notify=_say,
+    )
+    engine = Engine(trained.model, choice.policy, plan=choice.plan, page=settings.kv_page)
+    _say(f"chosen: {choice.report['chosen']['policy']}, read {choice.report['chosen']['plan']}")
+    if settings.self_opt == "startup":
+        return engine, iter
+    online = Online(
+        engine,
+        choice.plans,
+        interval=settings.self_opt_interval,
+        hysteresis=settings.self_opt_hysteresis,
+        notify=_say,
+    )
+    return engine, online.watch
+
+
+def _calibration(trained: Trained, settings: RunConfig) -> Any:
+    """Token ids for the guard, where it is asked for: the calibration file's, else of the run's validation split."""
+    if not settings.self_opt_policy_quality or settings.self_opt_scope == "decode":
+        return None
+    from bottleneck_core.cli import evaluate
+
+    return evaluate.held_out(evaluate.Words(data=settings.self_opt_calib_tokens), trained).ids
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class _Stream:

@@ -109,6 +109,12 @@ class Engine:
                 return
             logits = self.feed(drawn[:, None])[:, -1]
 
+    def use(self, plan: Plan) -> None:
+        """Read the cache by another plan from the next token on."""
+        self.plan = plan
+        for layer in self.layers:
+            layer.plan = plan
+
     def fork(self, requests: Sequence[int]) -> Engine:
         """An engine that goes on from here with the given requests, repeated where they are given twice."""
         other = Engine(self.model, self.policy, plan=self.plan, page=self.page)

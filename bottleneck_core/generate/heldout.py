@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bottleneck_core.errors import UserError
@@ -19,25 +18,29 @@ from bottleneck_core.model import GPT
 
 # What is measured is the format. Whether a kernel reads it rightly is a test's question, not one of quality.
 EAGER = Plan(fused="none")
-_LOGITS_AT_ONCE = 1 << 22  # 32 MiB in float64
+_LOGITS_AT_ONCE = 1 << 23  # 64 MiB in float64
 _LARGEST_CHUNK = 512
 
 
-def spread(ids: np.ndarray, length: int, count: int, stride: int = 1) -> np.ndarray:
-    """Up to `count` windows (W, length) int64, spread evenly over ids (M,) and at least `stride` tokens apart.
+def window_count(ids: np.ndarray, length: int, count: int, stride: int = 1) -> int:
+    """How many of `count` windows of `length` tokens there are in ids (M,), at least `stride` tokens apart.
 
     Raises UserError where the text has no such window.
     """
     if count < 1:
-        raise UserError(f"windows must be at least 1, got {count}")
-    last = len(ids) - length
-    if last < 0:
+        raise UserError(f"windows must be at least 1, got {count}: give --windows 1 or more")
+    if len(ids) < length:
         raise UserError(
             f"the held-out text has {len(ids):,} tokens where a window needs {length:,}: give a longer text, or "
             "smaller --contexts"
         )
-    count = min(count, last // stride + 1)
-    starts = np.arange(count) * last // max(count - 1, 1)
+    return min(count, (len(ids) - length) // stride + 1)
+
+
+def spread(ids: np.ndarray, length: int, count: int, stride: int = 1) -> np.ndarray:
+    """These windows, (W, length) int64, spread evenly from the text's start to its end."""
+    count = window_count(ids, length, count, stride)
+    starts = np.arange(count) * (len(ids) - length) // max(count - 1, 1)
     return np.stack([np.asarray(ids[start : start + length], dtype=np.int64) for start in starts])
 
 

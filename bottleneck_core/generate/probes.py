@@ -5,10 +5,10 @@ text; the text ends with the key again, and the probability of the value is read
 is the same ending without the needle: where the two are alike, the model retrieves nothing and its cache cannot lose
 anything. (A completion form of the needle-in-a-haystack and passkey tests; Mohtashami and Jaggi, arXiv:2305.16300.)
 
-Induction: a sequence of random tokens is given twice. Score: mean NLL of its tokens in the second copy minus that of the
-same tokens in the first, nats a token; a model whose heads complete [A][B] ... [A] with [B] has a clearly negative one.
-The first token of each copy does not count: nothing before tells it. (Olsson et al. 2022, "In-context Learning and
-Induction Heads", arXiv:2209.11895, whose test of these heads is a repeated sequence of random tokens.)
+Induction: a sequence of random tokens is given twice. Score: mean NLL of its tokens in the second copy minus that of
+the same tokens in the first, nats a token; a model whose heads complete [A][B] ... [A] with [B] has a clearly negative
+one. The first token of each copy does not count: nothing before tells it. (Olsson et al. 2022, "In-context Learning and
+Induction Heads", arXiv:2209.11895, who find such heads by repeated sequences of random tokens.)
 
 Random tokens are drawn evenly from those that occur in the held-out text, by the seed alone.
 
@@ -92,29 +92,27 @@ def needle_retrieval(
     prompts, values = needle_prompts(ids, context, depths, trials, seed)  # (depths + control, trials, context)
     check_ids(model, prompts)
     scores: list[NeedleScore] = []
-    control = 0.0
-    for policy in chosen:
-        with reading_up_to(model, context):
-            found = [_last_log_probs(model, policy, prompt) for prompt in prompts[: None if not scores else -1]]
-        if not scores:
-            control = float(_at(found.pop(), values).mean())
-        for depth, distribution in zip(depths, found, strict=True):
-            value = _at(distribution, values)  # (trials,)
-            rank = 1 + (distribution > value[:, None]).sum(-1)
-            scores.append(
-                NeedleScore(
-                    policy=label_of(policy),
-                    context=context,
-                    depth=float(depth),
-                    trials=len(values),
-                    log_prob=float(value.mean()),
-                    prob=float(value.exp().mean()),
-                    top1=float((rank == 1).double().mean()),
-                    rank=float(rank.double().mean()),
-                    control_log_prob=control,
+    with reading_up_to(model, context):
+        control = float(_at(_last_log_probs(model, baseline, prompts[-1]), values).mean())
+        for policy in chosen:
+            for depth, batch in zip(depths, prompts[:-1], strict=True):
+                distribution = _last_log_probs(model, policy, batch)  # (B, N)
+                value = _at(distribution, values)  # (B,)
+                rank = 1 + (distribution > value[:, None]).sum(-1)
+                scores.append(
+                    NeedleScore(
+                        policy=label_of(policy),
+                        context=context,
+                        depth=float(depth),
+                        trials=len(values),
+                        log_prob=float(value.mean()),
+                        prob=float(value.exp().mean()),
+                        top1=float((rank == 1).double().mean()),
+                        rank=float(rank.double().mean()),
+                        control_log_prob=control,
+                    )
                 )
-            )
-        tick()
+            tick()
     return scores
 
 
@@ -128,12 +126,12 @@ def needle_prompts(
     if text < 1:
         raise UserError(f"a needle needs a context of at least {2 * KEY_TOKENS + 2} tokens, got {context}")
     haystacks = spread(ids, context - KEY_TOKENS, trials)
-    random, alphabet = _random(ids, seed, _NEEDLE, context)
+    draw, alphabet = np.random.Philox([seed, _NEEDLE, context]), _alphabet(ids)
     prompts = np.empty((len(depths) + 1, len(haystacks), context), dtype=np.int64)
     values = np.empty(len(haystacks), dtype=np.int64)
     for trial, haystack in enumerate(haystacks):
-        key = random.choice(alphabet, KEY_TOKENS)
-        values[trial] = random.choice(np.setdiff1d(alphabet, key))  # copying the key earns nothing
+        key = _drawn(draw, alphabet, KEY_TOKENS)
+        values[trial] = _drawn(draw, np.setdiff1d(alphabet, key), 1)[0]  # copying the key earns nothing
         for row, depth in enumerate(depths):
             at = round(depth * text)
             needle = (haystack[:at], key, values[trial : trial + 1], haystack[at:text], key)
@@ -162,23 +160,23 @@ def induction(
     check_ids(model, sequences)
     half = sequences.shape[1] // 2
     scores: list[InductionScore] = []
-    for policy in chosen:
-        with reading_up_to(model, context):
+    with reading_up_to(model, context):
+        for policy in chosen:
             parts = [_predicted(model, policy, part) for part in torch.from_numpy(sequences).split(_BATCH)]
-        nll, best = (torch.cat(part) for part in zip(*parts, strict=True))  # (B, 2 L - 1) each, of tokens 1 .. 2 L - 1
-        first, second = nll[:, : half - 1].mean(), nll[:, half:].mean()
-        scores.append(
-            InductionScore(
-                policy=label_of(policy),
-                context=context,
-                trials=len(sequences),
-                nll_first=float(first),
-                nll_second=float(second),
-                score=float(second - first),
-                top1=float(best[:, half:].double().mean()),
+            nll, best = (torch.cat(part) for part in zip(*parts, strict=True))  # (B, 2 L - 1) each, of tokens 1, 2, ...
+            first, second = nll[:, : half - 1].mean(), nll[:, half:].mean()
+            scores.append(
+                InductionScore(
+                    policy=label_of(policy),
+                    context=context,
+                    trials=len(sequences),
+                    nll_first=float(first),
+                    nll_second=float(second),
+                    score=float(second - first),
+                    top1=float(best[:, half:].double().mean()),
+                )
             )
-        )
-        tick()
+            tick()
     return scores
 
 
@@ -186,8 +184,8 @@ def induction_sequences(ids: np.ndarray, context: int, trials: int, seed: int) -
     """Random tokens, each sequence given twice: (B, 2 L) int64 with L half the context."""
     if context < 4:
         raise UserError(f"a repeated sequence needs a context of at least 4 tokens, got {context}")
-    random, alphabet = _random(ids, seed, _INDUCTION, context)
-    return np.tile(random.choice(alphabet, (trials, context // 2)), 2)
+    draw, half = np.random.Philox([seed, _INDUCTION, context]), context // 2
+    return np.tile(_drawn(draw, _alphabet(ids), trials * half).reshape(trials, half), 2)
 
 
 def _chosen(model: GPT, policies: Sequence[Policy], baseline: Policy) -> list[Policy]:
@@ -197,22 +195,25 @@ def _chosen(model: GPT, policies: Sequence[Policy], baseline: Policy) -> list[Po
     return chosen
 
 
-def _random(ids: np.ndarray, seed: int, stream: int, context: int) -> tuple[np.random.Generator, np.ndarray]:
-    """A random stream of its own, and the tokens (int64) to draw from."""
+def _alphabet(ids: np.ndarray) -> np.ndarray:
+    """The tokens to draw from, int64."""
     alphabet = np.unique(ids[:_ALPHABET_FROM]).astype(np.int64)
     if len(alphabet) <= KEY_TOKENS:
         raise UserError(f"the held-out text has {len(alphabet)} different tokens: give text with more of them")
-    return np.random.Generator(np.random.Philox([seed, stream, context])), alphabet
+    return alphabet
 
 
-@torch.inference_mode()
+def _drawn(source: np.random.Philox, alphabet: np.ndarray, count: int) -> np.ndarray:
+    """`count` tokens, with repetition. Raw words: NumPy keeps a bit generator's stream, but not that of `choice`."""
+    return alphabet[source.random_raw(count) % np.uint64(len(alphabet))]
+
+
 def _last_log_probs(model: GPT, policy: Policy, prompts: np.ndarray) -> Tensor:
     """(B, N) float64 on the CPU: what follows each prompt (B, context)."""
     parts = [prompts[at : at + _BATCH].tolist() for at in range(0, len(prompts), _BATCH)]
     return torch.cat([log_probs(Engine(model, policy, plan=EAGER).prefill(part)).cpu() for part in parts])
 
 
-@torch.inference_mode()
 def _predicted(model: GPT, policy: Policy, sequences: Tensor) -> tuple[Tensor, Tensor]:
     """NLL of tokens 1 .. T - 1 of sequences (B, T), and whether each was the most likely one: (B, T - 1) each."""
     engine = Engine(model, policy, plan=EAGER)
@@ -220,9 +221,10 @@ def _predicted(model: GPT, policy: Policy, sequences: Tensor) -> tuple[Tensor, T
     best: list[Tensor] = []
     targets = sequences[:, 1:].split(logits_chunk(model, len(sequences)), dim=1)
     for idx, target in zip(sequences[:, :-1].split(targets[0].size(1), dim=1), targets, strict=True):
-        found = log_probs(engine.feed(idx.to(engine.device))).cpu()  # (B, chunk, N)
-        nll.append(-found.gather(-1, target[..., None])[..., 0])
-        best.append(found.argmax(-1) == target)
+        found = log_probs(engine.feed(idx.to(engine.device)))  # (B, chunk, N)
+        target = target.to(found.device)
+        nll.append(-found.gather(-1, target[..., None])[..., 0].cpu())
+        best.append((found.argmax(-1) == target).cpu())
     return torch.cat(nll, dim=1), torch.cat(best, dim=1)
 
 

@@ -77,6 +77,11 @@ class RunPaths:
         return self.dir / "samples.jsonl"
 
     @property
+    def evaluation(self) -> Path:
+        """What cache policies cost in quality, as `evaluate` measured it."""
+        return self.dir / "evaluation.json"
+
+    @property
     def job(self) -> Path:
         """Present where a job started the run."""
         return self.dir / "job.json"
@@ -100,6 +105,7 @@ class RunPaths:
             self.last,
             self.best,
             self.samples,
+            self.evaluation,
             self.job,
             self.console,
         )

@@ -73,6 +73,9 @@ def _session(config: RunConfig, world: World, console: bool) -> TrainResult:
         path = world.first(lambda: data_path(start.config))  # one process makes the built-in corpus
         config, tokens, warnings = open_data(start.config, path)
         runtime = Runtime.choose(config)
+        stack.callback(
+            torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()
+        )  # as it was, at the end
         runtime.prepare()
         checkpoint = None if start.checkpoint is None else read_checkpoint(start.checkpoint, runtime.device)
         if checkpoint is not None and checkpoint.training is not None:

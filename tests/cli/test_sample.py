@@ -146,3 +146,27 @@ def test_weights_that_are_not_finite_are_a_sentence(
     save_checkpoint(tmp_path / "best.pt", config, state, step=1)
     code, _, err = sample(capsys, "--ckpt", str(tmp_path / "best.pt"), "--prompt", "ab")
     assert code == 2 and "infinite" in err
+
+
+@pytest.mark.parametrize("how", ["startup", "online"])
+def test_the_self_optimiser_chooses_before_decoding(run: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under a budget that fp16 does not meet; the text goes on as if nothing watched it."""
+    words = ("--run", str(run), "--prompt", "x", "--max-new-tokens", "60", "--no-save", "--self-opt", how)
+    words += ("--self-opt-residuals", "0", "--self-opt-qblocks", "16", "--self-opt-decode-blocks", "16,64")
+    words += ("--self-opt-policy-iters", "1", "--self-opt-iters", "1", "--self-opt-interval", "8", "--kv-page", "16")
+    words += ("--kv-cache", "q8_0", "--kv-residual", "0", "--self-opt-mem-budget-mb", "0.006")
+    made = document(capsys, *words)
+    assert len(made["samples"][0]["tokens"]) == 60
+    assert made["cache"]["allocated_bytes"] == made["cache"]["accounted_bytes"] <= 6000
+    plain = document(capsys, *words[:6], "--no-save", "--kv-page", "16", *_flags_of(made["policy"]))
+    assert plain["samples"] == made["samples"]
+
+
+def _flags_of(policy: str) -> list[str]:
+    """The flags that ask for a policy that `sample` names."""
+    flags: list[str] = []
+    for part in policy.split(","):
+        name, _, value = part.rpartition("=")
+        spelled = {"": "--kv-cache", "residual": "--kv-residual", "qblock": "--kv-qblock"}
+        flags += [spelled.get(name, f"--kv-cache-{name.replace('_', '-')}"), value]
+    return flags
