@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bottleneck_core.config import RunConfig
     from bottleneck_core.errors import UserError
+    from bottleneck_core.memory import training_memory
     from bottleneck_core.model import build_model
     from bottleneck_core.probe import attention_metrics
-    from bottleneck_core.sizing import kv_memory, model_zoo
+    from bottleneck_core.sizing import cheapest_policy, kv_memory, largest_batch, longest_context, model_zoo
     from bottleneck_core.store.index import index
     from bottleneck_core.store.metrics import METRICS
     from bottleneck_core.store.run import Run, load_run, load_runs
@@ -27,13 +28,17 @@ _HOMES = {
     "UserError": "errors",
     "attention_metrics": "probe",
     "build_model": "model",
+    "cheapest_policy": "sizing",
     "index": "store.index",
     "kv_memory": "sizing",
+    "largest_batch": "sizing",
     "load_checkpoint": "train",
     "load_run": "store.run",
     "load_runs": "store.run",
+    "longest_context": "sizing",
     "model_zoo": "sizing",
     "train": "train",
+    "training_memory": "memory",
 }
 
 __all__ = [
@@ -43,13 +48,17 @@ __all__ = [
     "UserError",
     "attention_metrics",
     "build_model",
+    "cheapest_policy",
     "index",
     "kv_memory",
+    "largest_batch",
     "load_checkpoint",
     "load_run",
     "load_runs",
+    "longest_context",
     "model_zoo",
     "train",
+    "training_memory",
 ]
 
 

@@ -19,6 +19,7 @@ from bottleneck_core.memory.budget import (
     DEFAULT_ACTIVATIONS,
     DEFAULT_RESERVE,
     DEFAULT_WEIGHTS,
+    WEIGHT_BITS,
     device_memory,
     weights_bytes,
 )
@@ -138,13 +139,17 @@ def budget_of(
         reserve = DEFAULT_RESERVE if reserve is None else reserve
     if not 0 <= (reserve or 0) < 1 or (activations or 0) < 0 or whole < 0:
         raise UserError("a budget needs bytes >= 0, activations >= 0 and a reserve from 0 to below 1")
-    size = 0
+    size, sums = 0, []
     if weights is not None:
         count = parameters_of(source) if params is None else params
         if count is None:
             raise UserError("the number of weights is not known: give params (--params), as 8.03e9")
         size = _one_sentence(lambda: weights_bytes(count, weights))
-    return Budget(total=whole, weights=size, activations=activations or 0, reserve=round(whole * (reserve or 0)))
+        sums.append(f"weights: {count:,} x {float(WEIGHT_BITS[weights]):g} bits ({weights}) / 8 = {size:,} B")
+    kept = round(whole * (reserve or 0))
+    if reserve:
+        sums.append(f"reserve: {reserve:g} x {whole:,} = {kept:,} B")
+    return Budget(total=whole, weights=size, activations=activations or 0, reserve=kept, sums=tuple(sums))
 
 
 def parameters_of(source: Any) -> int | None:
@@ -169,7 +174,7 @@ def parameters_of(source: Any) -> int | None:
 
 def model_zoo() -> pd.DataFrame:
     """The public models known by name, one row each: name, family, layers, kind, bytes_per_token (fp16, the first
-    token), slope_bytes_per_token (one more at long context), fixed_bytes_per_request, params, source."""
+    token), slope_bytes_per_token (one more at long context), fixed_bytes_per_request, params, source, confirmed."""
     import pandas as pd
 
     return pd.DataFrame(zoo_rows())

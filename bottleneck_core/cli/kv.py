@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -17,6 +17,9 @@ from bottleneck_core.cli.kv_text import list_models, print_size
 from bottleneck_core.cli.words import read_words
 from bottleneck_core.errors import UserError
 from bottleneck_core.memory import FORMATS
+
+if TYPE_CHECKING:
+    from bottleneck_core.config import RunConfig
 
 PROG = "python -m bottleneck_core kv"
 _KINDS = "{" + ",".join(FORMATS) + "}"
@@ -75,6 +78,7 @@ def main(argv: list[str]) -> int:
         return list_models(words.json)
     from bottleneck_core import sizing
 
+    _check_questions(words)
     source, title = _source(words, rest)
     model = sizing.model_of(source)
     policy = _policy(words, model)
@@ -116,20 +120,23 @@ def _read(argv: list[str]) -> tuple[Words, list[str]]:
 
 
 def _source(words: Words, rest: list[str]) -> tuple[Any, str]:
-    """What to size and its title: a path, a name, or the configuration that the model flags make."""
+    """What to size and its title: a path, a name, or the configuration that the model flags make.
+
+    Cache flags that change no size (--kv-hadamard, --kv-fused, --kv-decode-block) go with any of them.
+    """
     given = {"--run": words.run, "--model": words.model, "--hf-config": words.hf_config}
     named = [flag for flag, value in given.items() if value is not None]
-    if len(named) + bool(rest) != 1:
-        what = f"{', '.join([*named, *(['model flags'] if rest else [])])} together" if named else "none"
+    config, shaped = _configuration(rest) if rest else (None, False)
+    if len(named) + shaped != 1:
+        what = f"{', '.join([*named, *(['model flags'] if shaped else [])])} together" if named else "none"
         raise UserError(f"one model is needed, got {what}: give --run, --model, --hf-config, or --size and --exp")
     if words.model is not None:
         from bottleneck_core.sizing import public_model
 
         try:
-            public_model(words.model)
+            return words.model, public_model(words.model).name
         except ValueError as error:
             raise UserError(str(error)) from None
-        return words.model, words.model
     if named:
         path = Path(str(words.run or words.hf_config))
         if words.hf_config is not None and not path.exists():
@@ -137,12 +144,28 @@ def _source(words: Words, rest: list[str]) -> tuple[Any, str]:
         if words.run is not None and not path.is_dir():
             raise UserError(f"--run {path} is no folder: give a run folder")
         return path, str(path)
+    assert config is not None
+    return config, config.run_id
+
+
+def _configuration(rest: list[str]) -> tuple[RunConfig, bool]:
+    """What the flags of `train` make, and whether they shape a model and not its cache alone."""
     from bottleneck_core.cli.flags import read_flags
     from bottleneck_core.config import RunConfig
+    from bottleneck_core.config.settings import CacheSettings
 
     settings, _ = read_flags(rest, prog=PROG, description="")
-    config = RunConfig.resolve(**settings)
-    return config, config.run_id
+    return RunConfig.resolve(**settings), bool(set(settings) - set(CacheSettings.model_fields))
+
+
+def _check_questions(words: Words) -> None:
+    """What is taken off a budget means nothing without one."""
+    taken = [
+        f"--{name}" for name in ("weights", "activations", "reserve", "params") if getattr(words, name) is not None
+    ]
+    taken += ["--total"] if words.total != Words.total else []
+    if taken and not (words.budget or words.gpu):
+        raise UserError(f"{', '.join(taken)} belongs to a question of what fits: give --budget or --gpu too")
 
 
 def _context(words: Words, model: Any) -> int:
@@ -205,7 +228,7 @@ def _answers(words: Words, source: Any, context: int, batch: int, policy: dict[s
     except UserError:
         policy_answer = None
     return {
-        "budget": dataclasses.asdict(budget) | {"cache": budget.cache},
+        "budget": {name: getattr(budget, name) for name in ("total", "weights", "activations", "reserve", "cache")},
         "budget_derivation": list(budget.lines()),
         "longest_context": sizing.longest_context(source, budget, batch=batch, policy=policy, **asked),
         "largest_batch": sizing.largest_batch(source, context, budget, policy=policy, **asked),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 MIB, GIB = 2**20, 2**30
@@ -53,12 +53,13 @@ DEFAULT_RESERVE = 0.1  # of the device: vLLM's gpu_memory_utilization of 0.9, fo
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Bytes: `total` = weights + activations + reserve + what is left for the `cache`."""
+    """Bytes: `total` = weights + activations + reserve + what is left for the `cache`. `sums`: how they came about."""
 
     total: int
     weights: int = 0
     activations: int = 0
     reserve: int = 0
+    sums: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def cache(self) -> int:
@@ -67,7 +68,8 @@ class Budget:
     def lines(self) -> tuple[str, ...]:
         """The subtraction, for a person to check."""
         taken = f"{self.weights:,} weights - {self.activations:,} activations - {self.reserve:,} reserve"
-        return (f"for the cache: {self.total:,} - {taken} = {self.cache:,} B",)
+        rest = self.total - self.weights - self.activations - self.reserve
+        return (*self.sums, f"for the cache: {self.total:,} - {taken} = {rest:,} B" + (", nothing" if rest < 0 else ""))
 
 
 def device_memory(name: str) -> int:

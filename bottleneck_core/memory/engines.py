@@ -1,14 +1,17 @@
 """What inference engines set aside for a cache, by their own rules: more than the tokens need.
 
-llama.cpp (src/llama-context.cpp, llama-kv-cache-iswa.cpp, llama-memory-recurrent.cpp; one stream a request, full-size
-window cache off): the context is padded to 256 cells; windowed and chunked layers get min(context, window + 512) cells,
-padded to 256, 512 being the default micro-batch; states are fp32.
+llama.cpp, one stream a request and the full-size window cache off: the context is padded to 256 cells
+(src/llama-context.cpp); windowed and chunked layers get min(context, window + 512) cells, padded to 256, 512 being the
+default micro-batch (src/llama-kv-cache-iswa.cpp), in the families whose window it knows (src/models/*.cpp, swa_type);
+in others, Mistral and Phi-3 among them, every layer holds the context. States are fp32 (src/llama-model.cpp, which
+hands GGML_TYPE_F32 to src/llama-memory-recurrent.cpp).
 
-vLLM (v1/kv_cache_interface.py, v1/core/kv_cache_utils.py, model_executor/models/config.py): blocks of 16 tokens. A
-window holds ceil(min(window - 1 + 2048, context) / 16) + 1 blocks and a chunk ceil(min(chunk + 2048, context) / 16),
-2048 being the scheduler's default tokens a step. With several kinds of layers, all are put into groups of equal size
-(that of the rarest kind, or of the commonest where it is less than 1.5 times that), which pads. Beside recurrent layers
-a block is stretched in steps of 16 tokens until it holds a layer's state, and each such layer takes one block.
+vLLM: blocks of 16 tokens; MLA and FlashInfer backends may ask for larger ones. A window holds
+ceil(min(window - 1 + 2048, context) / 16) + 1 blocks and a chunk ceil(min(chunk + 2048, context) / 16), 2048 being the
+scheduler's default tokens a step, which servers on large GPUs raise (v1/kv_cache_interface.py). With several kinds of
+layers, all are put into groups of equal size (that of the rarest kind, or of the commonest where it is less than 1.5
+times that), which pads (v1/core/kv_cache_utils.py). Beside recurrent layers a block is stretched in steps of 16 tokens
+until it holds a layer's state, and each such layer takes one block (model_executor/models/config.py).
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from bottleneck_core.memory.stored import Stored, up
 
 LLAMA_PAD, LLAMA_UBATCH = 256, 512
 VLLM_BLOCK, VLLM_STEP_TOKENS = 16, 2048
+LLAMA_WINDOWS = frozenset(
+    ("gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "gpt_oss", "cohere2", "olmo3", "llama4_text")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +44,29 @@ def reserved(
     if model.page is not None:
         own = page if page > 1 else model.page
         size = sum(part.paged(context, batch, own) for part in (*rows, *states))
-        return {"bottleneck_core": Reserved(bytes=size, rule=f"pages of {own:,} tokens: {up(context, own):,} tokens")}
+        products = [part.product(up(part.tokens(context), own), part.tokens(context)) for part in rows]
+        rule = f"pages of {own:,} tokens: ({' + '.join(products)}) x batch {batch}"
+        return {"bottleneck_core": Reserved(bytes=size, rule=rule)}
     return {
-        "llama.cpp": llama_cpp(rows, states, context, batch),
+        "llama.cpp": llama_cpp(rows, states, context, batch, windows=model.family in LLAMA_WINDOWS),
         "vllm": vllm(model.layers, rows, states, context, batch),
     }
 
 
-def llama_cpp(rows: Sequence[Stored], states: Sequence[Stored], context: int, batch: int) -> Reserved:
-    """What llama.cpp allocates for `batch` requests of `context` tokens each."""
+def llama_cpp(
+    rows: Sequence[Stored], states: Sequence[Stored], context: int, batch: int, windows: bool = True
+) -> Reserved:
+    """What llama.cpp allocates for `batch` requests of `context` tokens each; `windows`: it knows the family's."""
     full = up(context, LLAMA_PAD)
     cells = {
-        part.limit: full if part.limit is None else up(min(full, part.limit + LLAMA_UBATCH), LLAMA_PAD) for part in rows
+        part.limit: up(min(full, part.limit + LLAMA_UBATCH), LLAMA_PAD) if windows and part.limit else full
+        for part in rows
     }
     size = sum(part.bytes(cells[part.limit], batch, part.tokens(context)) for part in rows)
     size += sum(part.layers * part.width * 4 * batch for part in states)
-    held = [f"{count:,}" + ("" if limit is None else f" behind a limit of {limit:,}") for limit, count in cells.items()]
-    return Reserved(bytes=size, rule="; ".join([f"cells a layer: {', '.join(held) or 'none'}", "states in fp32"]))
+    products = [part.product(cells[part.limit], part.tokens(context)) for part in rows]
+    products += [f"{part.layers} x {part.width:,} x 4" for part in states]
+    return Reserved(bytes=size, rule=f"cells in steps of 256: ({' + '.join(products)}) x batch {batch}")
 
 
 def vllm(
@@ -69,7 +81,7 @@ def vllm(
     state_bytes = sum(part.layers * part.row_bytes for part in states)
     kinds = _attention_kinds(layers)
     if not kinds:
-        return Reserved(bytes=state_bytes * batch, rule="states alone")
+        return Reserved(bytes=state_bytes * batch, rule=f"states alone: {state_bytes:,} x batch {batch}")
     row_bytes = {  # of a token, over all layers of a kind
         kind: sum(part.layers * part.row_bytes for part in rows if (part.kind, part.limit) == kind) for kind in kinds
     }
@@ -80,14 +92,15 @@ def vllm(
     alike = len({row_bytes[kind] / count for kind, count in kinds.items()}) == 1
     group = _group_size([*kinds.values(), *([recurrent] if recurrent else [])]) if alike else 1
     size = up(recurrent, group) * block * widest
-    held = [f"{up(recurrent, group)} recurrent layers x 1"] if recurrent else []
+    products = [f"{up(recurrent, group)} x {block:,} x {widest:,}"] if recurrent else []
     for kind, count in kinds.items():
-        blocks = _blocks(kind, context, block)
-        size += up(count, group) * blocks * block * row_bytes[kind] // count
-        held.append(f"{up(count, group)} {kind[0]} layers x {blocks:,}")
-    return Reserved(
-        bytes=size * batch + residual, rule=f"blocks of {block:,} tokens in layers padded to groups: {', '.join(held)}"
-    )
+        tokens = _blocks(kind, context, block) * block
+        size += up(count, group) * tokens * row_bytes[kind] // count
+        row, rest = divmod(row_bytes[kind], count)
+        of_row = f"{row_bytes[kind]:,} / {count}" if rest else f"{row:,}"  # a layer's mean where they differ
+        products.append(f"{up(count, group)} x {tokens:,} x {of_row}")
+    rule = f"blocks of {block:,} tokens, layers in groups of {group}: ({' + '.join(products)}) x batch {batch}"
+    return Reserved(bytes=size * batch + residual, rule=rule + (f" + residual {residual:,}" if residual else ""))
 
 
 def _attention_kinds(layers: Sequence[LayerCache]) -> dict[tuple[str, int | None], int]:

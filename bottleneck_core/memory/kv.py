@@ -80,6 +80,10 @@ def layers_of(model: Any) -> ModelLayers:
         return model
     if isinstance(model, Mapping) and is_hf_config(model):
         return hf_layers(model)
+    if isinstance(model, Mapping) and "attn_mode" not in model:
+        raise ValueError(
+            "the configuration has neither model_type, as Hugging Face's have, nor attn_mode, as ours: add it"
+        )
     return own_layers(model)
 
 
@@ -115,7 +119,6 @@ def kv_memory(
     cache = Cache(model, policy, page, state_kind)
     check_sizes(context=context, batch=batch)
     size = cache.bytes(context, batch)
-    fixed = sum(part.bytes(1, 1) for part in cache.states)
     baseline = cache.baseline(context, batch)
     engines = reserved(cache.model, cache.rows, cache.states, context, batch, page)
     totals = {
@@ -127,9 +130,9 @@ def kv_memory(
         context=context,
         batch=batch,
         bytes=size,
-        bytes_per_token=cache.bytes(1, 1) - fixed,
+        bytes_per_token=cache.bytes(1, 1) - cache.fixed,
         slope_bytes_per_token=cache.bytes(context + 1, 1) - cache.bytes(context, 1),
-        fixed_bytes_per_request=fixed,
+        fixed_bytes_per_request=cache.fixed,
         baseline_fp16_bytes=baseline,
         compression=baseline / size if size else 1.0,
         layer_bytes=tuple(sum(part.paged(context, batch, page) for part in parts) for parts in cache.by_layer),
@@ -159,6 +162,7 @@ class Cache:
         states = states_by_layer(self.model.layers, self.state_kind)
         self.by_layer = [[*grows, *fixed] for grows, fixed in zip(rows, states, strict=True)]
         self.rows, self.states = merged(rows), merged(states)
+        self.fixed = sum(part.bytes(1, 1) for part in self.states)
         plain = CachePolicy(kind="fp16", residual=0)
         self.baseline_rows = merged(rows_by_layer(self.model.baseline or self.model.layers, plain))
 

@@ -60,6 +60,7 @@ class ModelLayers:
 
     `state_kind` is the reference implementation's dtype of recurrent states. `baseline` is what fp16 is compared with:
     None is this model itself. `page` is the tokens a page where our own cache holds the model, None for public models.
+    `assumed` says each default of its family's configuration class that stood in for an absent field.
     """
 
     family: str
@@ -67,6 +68,7 @@ class ModelLayers:
     state_kind: StateKind = "fp32"
     baseline: tuple[LayerCache, ...] | None = None
     page: int | None = None
+    assumed: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> dict[str, int]:
@@ -131,7 +133,7 @@ def setting_of(model: Any, name: str) -> Any:
     missing = name not in model if isinstance(model, Mapping) else not hasattr(model, name)
     value = optional_setting(model, name)
     if missing or (value is None and name != "kv_head"):  # a null kv_head is n_head
-        raise ValueError(f"the model configuration lacks {name}")
+        raise ValueError(f"the model configuration lacks {name}: give a whole configuration, ours or Hugging Face's")
     return value
 
 

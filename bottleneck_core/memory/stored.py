@@ -39,6 +39,12 @@ class Stored:
         newest = min(tokens if residual_tokens is None else residual_tokens, self.residual)
         return self.layers * (tokens * self.row_bytes + newest * self.width * 2) * batch
 
+    def product(self, tokens: int, residual_tokens: int | None = None) -> str:
+        """The sum that `bytes` is for one request, as text."""
+        newest = min(tokens if residual_tokens is None else residual_tokens, self.residual)
+        rows = f"{self.layers} x {tokens:,} x {self.row_bytes:,}"
+        return rows + (f" + {self.layers} x {newest:,} x {self.width:,} x 2" if newest else "")
+
     def paged(self, context: int, batch: int, page: int) -> int:
         tokens = self.tokens(context)
         return self.bytes(tokens if self.state else up(tokens, page), batch, tokens)

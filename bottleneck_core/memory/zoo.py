@@ -1,7 +1,8 @@
 """Public models that are known by name: `zoo.json` holds the fields of their configurations that the cache depends on.
 
 `params` counts all weights, for the memory they take: exact where a checkpoint lists it, else the rounded count of the
-model card. `source` is the address of the configuration.
+model card. `source` is the address of the configuration, `confirmed` where the fields were checked against it second
+hand: a file that repeats them, or the exact number of weights that they add up to.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class PublicModel:
     name: str
     params: int
     source: str
+    confirmed: str
     config: Mapping[str, Any]
 
 
@@ -64,6 +66,7 @@ def zoo_rows() -> list[dict[str, Any]]:
                 "fixed_bytes_per_request": size.fixed_bytes_per_request,
                 "params": model.params,
                 "source": model.source,
+                "confirmed": model.confirmed,
             }
         )
     return rows

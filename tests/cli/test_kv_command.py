@@ -97,6 +97,18 @@ def test_a_run_keeps_its_own_policy_unless_flags_say_otherwise(
     assert {tensor["kind"] for tensor in plain["tensors"]} == {"fp16"}  # v too
 
 
+@pytest.mark.parametrize(
+    "flags", [["--kv-hadamard"], ["--kv-fused", "auto"], ["--kv-decode-block=64", "--no-kv-hadamard"]]
+)
+def test_cache_flags_that_change_no_size_go_with_any_model(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(bc.RunConfig.resolve(size="nano").model_dump_json(), encoding="utf-8")
+    words = ["--context", "100", "--kv-cache", "q8_0"]
+    for model in (["--model", "gpt2"], ["--run", str(tmp_path)], ["--size", "nano"]):
+        assert document(capsys, *model, *words, *flags) == document(capsys, *model, *words)
+
+
 def test_a_hugging_face_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "config.json"
     shape = {"num_hidden_layers": 61, "kv_lora_rank": 512, "qk_rope_head_dim": 64}
@@ -182,6 +194,10 @@ def test_amounts() -> None:
         (["--model", "gpt2"], "--context is missing"),
         (["--model", "gpt3", "--context", "5"], "unknown model gpt3: did you mean gpt2"),
         (["--model", "gpt2", "--size", "tiny"], "--model, model flags together"),
+        (["--kv-hadamard", "--context", "5"], "one model is needed, got none"),
+        (["--model", "gpt2", "--context", "5", "--kv-fused", "triton"], "--kv-fused must be one of none, auto"),
+        (["--model", "gpt2", "--context", "5", "--weights", "int8"], "--weights belongs to a question of what fits"),
+        (["--model", "gpt2", "--context", "5", "--total", "conservative"], "--total belongs to a question"),
         (["--model", "gpt2", "--run", "x"], "--run, --model together"),
         (["--run", "nowhere", "--context", "5"], "--run nowhere is no folder"),
         (["--hf-config", "nowhere", "--context", "5"], "--hf-config nowhere does not exist"),

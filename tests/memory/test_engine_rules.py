@@ -32,6 +32,13 @@ def test_windows_of_llama_cpp() -> None:
     assert kv_memory(GEMMA, 700).engines["llama.cpp"] == 4 * 768 * ROW
 
 
+def test_windows_that_llama_cpp_does_not_know() -> None:
+    # Mistral's architecture there is Llama's: every layer holds the context.
+    model = LLAMA | {"model_type": "mistral", "sliding_window": 1000}
+    assert kv_memory(model, 5001).engines["llama.cpp"] == 4 * 5120 * ROW
+    assert kv_memory(model, 5001).engines["vllm"] == 4 * 192 * 16 * ROW
+
+
 def test_windows_of_vllm() -> None:
     # One full layer: 313 blocks. Three sliding ones: min(999 + 2,048, 5,001) = 3,047 tokens, 191 blocks, and 1 more.
     assert kv_memory(GEMMA, 5001).engines["vllm"] == (313 + 3 * 192) * 16 * ROW

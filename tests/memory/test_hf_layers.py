@@ -54,6 +54,13 @@ CASES: list[tuple[dict, int, int, int]] = [
     (config("mistral", sliding_window=None), 256, 256, 0),
     (config("mistral", sliding_window=7), 256, 0, 0),
     (config("mixtral"), 256, 256, 0),
+    (config("starcoder2", sliding_window=7), 256, 0, 0),
+    # the first and the third slide: those of the four that are even and below max_window_layers
+    (config("qwen2_moe", use_sliding_window=True, sliding_window=7, max_window_layers=3), 256, 128, 0),
+    (config("qwen3_moe", head_dim=8, use_sliding_window=True, sliding_window=7, max_window_layers=3), 256, 0, 0),
+    # without rotary embedding: the second and the fourth, which slide if they may
+    (config("smollm3", no_rope_layer_interval=2, use_sliding_window=True, sliding_window=7), 256, 128, 0),
+    (config("smollm3", no_rope_layer_interval=2, sliding_window=7), 256, 256, 0),
     # windowed from layer 3 on: three of four layers grow
     (config("qwen2", use_sliding_window=True, sliding_window=7, max_window_layers=3), 256, 192, 0),
     (config("qwen2", use_sliding_window=False, sliding_window=7, max_window_layers=3), 256, 256, 0),
@@ -76,6 +83,7 @@ CASES: list[tuple[dict, int, int, int]] = [
     # one key head of 8: 4 x 2 x 8 x 2
     (config("falcon", kv=None, multi_query=True, new_decoder_architecture=False), 128, 128, 0),
     (config("falcon", kv=None, multi_query=False), 512, 512, 0),
+    (config("falcon", kv=None, multi_query=False, num_kv_heads=2), 256, 256, 0),
     (config("falcon", kv=None, multi_query=True, new_decoder_architecture=True, num_kv_heads=2), 256, 256, 0),
     # one latent of 12 + 4 values, once: 4 x 16 x 2
     (config("deepseek_v3", kv_lora_rank=12, qk_rope_head_dim=4), 128, 128, 0),
@@ -97,6 +105,20 @@ CASES: list[tuple[dict, int, int, int]] = [
         ),
         5 * 64 + 128,
         128,
+        0,
+    ),
+    # two layers: the first as it is, the second with 4 heads of 4 where it is said layer by layer
+    (
+        config(
+            "gemma4_text",
+            2,
+            head_dim=8,
+            sliding_window=7,
+            num_kv_shared_layers=0,
+            per_layer_config={"1": {"head_dim": 4, "num_key_value_heads": 4}},
+        ),
+        128,
+        64,
         0,
     ),
     # 2 of 4 layers full; each of the others: state 4 x 8 x 4 fp32, conv (2 x 2 x 8 + 4 x 4) x 3 bf16
@@ -260,22 +282,68 @@ def test_a_nested_text_config_is_the_model(name: str) -> None:
     assert kv_memory(outer, 100) == kv_memory(nested, 100)
 
 
+def test_defaults_of_the_class_are_used_and_said() -> None:
+    # google/gemma-3-4b-it leaves out what equals its class: 8 heads, 4 key heads of 256, every sixth layer full.
+    text = {"model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34, "sliding_window": 1024}
+    size = kv_memory({"model_type": "gemma3", "text_config": text}, 2000)
+    row = 2 * 4 * 256 * 2
+    assert (size.bytes_per_token, size.slope_bytes_per_token) == (34 * row, 5 * row)
+    assert size.derivation[:4] == (
+        "num_attention_heads 8 (default of gemma3_text)",
+        "num_key_value_heads 4 (default of gemma3_text)",
+        "head_dim 256 (default of gemma3_text)",
+        "sliding_window_pattern 6 (default of gemma3_text)",
+    )
+    # The same at the top level is a file cut short.
+    with pytest.raises(ValueError, match="lacks num_attention_heads, num_key_value_heads: give"):
+        kv_memory(text, 2000)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (config("llama", kv=None), "num_key_value_heads as num_attention_heads (default of llama)"),
+        (config("mistral"), "sliding_window 4096 (default of mistral)"),
+        (config("mixtral"), "sliding_window null (default of mixtral)"),
+        (config("qwen2"), "use_sliding_window false (default of qwen2)"),
+        (config("gpt_oss", head_dim=8), "sliding_window 128 (default of gpt_oss)"),
+        (config("qwen3"), "head_dim 128 (default of qwen3)"),
+        (config("llama4_text", head_dim=8), "attention_chunk_size 8192 (default of llama4_text)"),
+        (config("qwen3_next", head_dim=8, **LINEAR), "full_attention_interval 4 (default of qwen3_next)"),
+        (config("falcon"), "multi_query true (default of falcon)"),
+    ],
+)
+def test_a_default_is_what_it_says(model: dict, said: str) -> None:
+    size = kv_memory(model, 10)
+    assert said in size.derivation
+    name, value = said.split()[:2]
+    stated = model["num_attention_heads"] if value == "as" else json.loads(value)
+    explicit = kv_memory(model | {name: stated}, 10)
+    assert explicit.bytes == size.bytes and said not in explicit.derivation
+
+
+def test_gpt2_goes_by_its_other_names_too() -> None:
+    assert kv_memory(config("gpt2", 3, 2, hidden=12), 10).bytes == 10 * 144
+
+
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
         ({"model_type": "rwkv9"}, "unknown architecture rwkv9"),
         ({"architectures": ["X"]}, "lacks model_type"),
         ({"model_type": "llama"}, "lacks num_hidden_layers, num_attention_heads"),
-        (config("qwen3", kv=None), "lacks num_key_value_heads, head_dim"),
+        (config("qwen3_moe", kv=None), "lacks num_key_value_heads, head_dim"),
+        (config("qwen3", kv=None), "lacks num_key_value_heads:"),
         (config("qwen3", head_dim=None), "lacks head_dim"),
-        (config("mistral"), "lacks sliding_window"),
         (config("gemma2", head_dim=8, sliding_window=None), "lacks sliding_window"),
-        (config("gpt_oss", head_dim=8), "lacks sliding_window"),
-        (config("llama4_text", head_dim=8), "lacks attention_chunk_size"),
+        (config("gemma3n_text", kv=None), "lacks num_key_value_heads"),
+        (config("gemma3n_text"), "lacks num_kv_shared_layers"),
+        ({"model_type": "gpt2", "n_layer": 3}, "lacks n_head, n_embd"),
+        (config("qwen2", use_sliding_window=True, max_window_layers="all"), "max_window_layers of the qwen2"),
+        (config("gemma3n_text", num_kv_shared_layers=-1), "must be a whole number >= 0: -1"),
         (config("deepseek_v3"), "lacks kv_lora_rank, qk_rope_head_dim"),
         (config("qwen3_next", head_dim=8, full_attention_interval=2), "lacks linear_num_key_heads"),
-        (config("qwen3_next", head_dim=8, **LINEAR), "lacks full_attention_interval"),
-        (config("falcon"), "lacks multi_query"),
+        (config("falcon_h1", mamba_d_head="auto", **BAMBA), "lacks mamba_d_ssm"),
         (config("nemotron_h"), "lacks hybrid_override_pattern"),
         (config("bamba", **BAMBA), "lacks attn_layer_indices"),
         (config("llama", layer_types=[FULL]), "must list all 4 layers"),
@@ -283,7 +351,8 @@ def test_a_nested_text_config_is_the_model(name: str) -> None:
         (config("llama", heads=0), "must be a whole number >= 1: 0"),
         (config("llama", layers=True), "must be a whole number"),
         (config("llama", hidden=33), "33 values in 4 heads: give head_dim"),
-        (config("qwen2", use_sliding_window=True, sliding_window=4), "lacks max_window_layers"),
+        (config("llama4_text", no_rope_layers=[1, 0]), "no_rope_layers of the llama4_text configuration must list"),
+        ({"model_type": "llava", "text_config": {"hidden_size": 5}}, "unknown architecture llava"),
     ],
 )
 def test_nothing_is_guessed(model: dict, sentence: str) -> None:
@@ -313,9 +382,34 @@ def test_zoo_sizes_are_ordered(name, context, batch, kind, page) -> None:
     assert kv_memory(model, context, batch, {"kv_cache": kind}, page).bytes >= size.bytes
 
 
+# Weights of models whose every matrix follows from the shape that the cache reads, the feed-forward width and the
+# vocabulary: exact counts of checkpoints, which no other shape gives.
+COUNTED = {
+    "llama-2-7b": (11008, 32000, False),
+    "llama-3.1-8b": (14336, 128256, False),
+    "llama-3.2-3b": (8192, 128256, True),
+    "mistral-nemo-12b": (14336, 131072, False),
+    "yi-34b": (20480, 64000, False),
+    "smollm3-3b": (11008, 128256, True),
+    "tinyllama-1.1b": (5632, 32000, False),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_shapes_add_up_to_the_weights_of_the_checkpoint(name: str) -> None:
+    model = zoo()[name]
+    feed_forward, vocab, tied = COUNTED[name]
+    width, heads = model.config["hidden_size"], model.config["num_attention_heads"]
+    head_dim = model.config.get("head_dim", width // heads)
+    cached = kv_memory(model.config, 1).bytes_per_token // 2 // model.config["num_hidden_layers"]
+    block = width * (2 * heads * head_dim + cached) + 3 * width * feed_forward + 2 * width
+    total = model.config["num_hidden_layers"] * block + width + vocab * width * (1 if tied else 2)
+    assert total == model.params
+
+
 def test_the_zoo_holds_what_it_promises() -> None:
     models = zoo()
     assert len(models) >= 30 and set(PUBLISHED) <= set(models)
     for model in models.values():
-        assert model.source.startswith("https://huggingface.co/") and model.params > 10**8
+        assert model.source.startswith("https://huggingface.co/") and model.confirmed and model.params > 10**8
         assert layers_of(model.config).family == model.config["model_type"]

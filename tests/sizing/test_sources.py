@@ -126,6 +126,7 @@ def test_the_zoo_is_a_table() -> None:
         (lambda: bc.kv_memory("zzz", 5), "unknown model zzz: `kv --list` lists them"),
         (lambda: bc.kv_memory("no/such/run", 5), "neither a run folder nor a config.json"),
         (lambda: bc.kv_memory({"model_type": "rwkv9"}, 5), "unknown architecture rwkv9"),
+        (lambda: bc.kv_memory({"hidden_size": 5}, 5), "neither model_type, as Hugging Face's have, nor attn_mode"),
         (lambda: bc.kv_memory({"attn_mode": "standard", "n_layer": 2, "d_model": None}, 5), "lacks d_model"),
         (lambda: bc.kv_memory("gpt2", 5, policy={"kv_cache": "q3"}), "unknown cache kind q3"),
         (lambda: bc.kv_memory("gpt2", 5, policy={"kv_cash": "q8_0"}), "unknown cache setting kv_cash"),

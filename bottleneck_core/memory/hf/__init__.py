@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -58,6 +59,7 @@ def is_hf_config(config: Mapping[str, Any]) -> bool:
 def hf_layers(config: Mapping[str, Any]) -> ModelLayers:
     """The layers of a Hugging Face configuration dict, nested `text_config` included.
 
+    Fields that are absent have the default of transformers' class, as far as `defaults` says; `assumed` names them.
     Raises ValueError, one sentence, for an architecture that is not known and for fields that are missing: the cache
     of a model is never guessed.
     """
@@ -69,7 +71,8 @@ def hf_layers(config: Mapping[str, Any]) -> ModelLayers:
         near = difflib.get_close_matches(str(model_type), READERS, n=1)
         hint = f"; the nearest is {near[0]}" if near else ""
         raise ValueError(f"unknown architecture {model_type}: no rule says what its layers cache{hint}")
-    return READERS[model_type](Fields(text))
+    fields = Fields(text, nested=isinstance(config.get("text_config"), Mapping))
+    return dataclasses.replace(READERS[model_type](fields), assumed=fields.lines())
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
