@@ -1,9 +1,10 @@
 """Memory of a training step: what `memory.training_memory` derives against the peak that real runs allocated.
 
-    python -m benchmarks.training_memory --data tokens.bin [--out DIR]
+    python -m benchmarks.training_memory [--data tokens.bin] [--out DIR]
 
-Each case trains a few steps on one GPU as a user would start it and compares the largest number of allocated bytes that
-the run logged with the derivation from its configuration alone.
+Compared are the peaks that `train_speed` recorded (results/train_speed.json: size tiny, no GPU needed) and, with
+--data, those of further shapes: each trains a few steps on one GPU as a user would start it. A peak is the largest
+number of allocated bytes that the run logged; the derivation sees its configuration alone.
 """
 
 from __future__ import annotations
@@ -36,6 +37,22 @@ CASES: list[tuple[str, str, list[str]]] = [
 ]
 
 
+def recorded() -> list[dict[str, Any]]:
+    """The runs of train_speed.json beside what is derived for them."""
+    rows = []
+    for run in json.loads((RESULTS / "train_speed.json").read_text())["measured"]["runs"]:
+        mode = "fp32" if "off" in run["flags"] else "bf16-compiled"
+        config = RunConfig.resolve(size="tiny", exp=run["exp"], batch_size=run["batch"][0])
+        derived = training_memory(config, VOCABULARY, mode=mode).total
+        case = {"size": "tiny", "exp": run["exp"], "flags": run["flags"], "mode": mode, "from": "train_speed.json"}
+        rows.append(case | _compared(round(run["peak_gib"] * 2**30), derived))
+    return rows
+
+
+def _compared(measured: int, derived: int) -> dict[str, Any]:
+    return {"measured": measured, "derived": derived, "relative_error": round(derived / measured - 1, 4)}
+
+
 def measure(size: str, exp: str, flags: list[str], data: Path, folder: Path) -> dict[str, Any]:
     """The peak of one run of twelve steps, and what was derived for it."""
     out = folder / "_".join([size, exp, *flags]).replace("--", "")
@@ -51,19 +68,20 @@ def measure(size: str, exp: str, flags: list[str], data: Path, folder: Path) -> 
     config = RunConfig(**json.loads((out / "config.json").read_text()))
     mode = "fp32" if "off" in flags else "bf16-compiled"
     derived = training_memory(config, VOCABULARY, mode=mode).total
-    return {**case, "mode": mode, "measured": measured, "derived": derived, "error": derived / measured - 1}
+    return {**case, "mode": mode} | _compared(measured, derived)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Derived memory of a training step against measured peaks.")
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS)
     words = parser.parse_args()
-    rows = []
+    rows = recorded()
     with tempfile.TemporaryDirectory() as folder:
-        for size, exp, flags in CASES:
+        for size, exp, flags in CASES if words.data else ():
             rows.append(measure(size, exp, flags, words.data, Path(folder)))
-            print(json.dumps(rows[-1]), flush=True)
+    for row in rows:
+        print(json.dumps(row))
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     print(record("training_memory", {"rows": rows}, gpus=gpus, out=words.out))
 
