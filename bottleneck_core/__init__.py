@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     from bottleneck_core.memory import training_memory
     from bottleneck_core.model import build_model
     from bottleneck_core.probe import attention_metrics
-    from bottleneck_core.sizing import cheapest_policy, kv_memory, largest_batch, longest_context, model_zoo
-    from bottleneck_core.store.index import index
+    from bottleneck_core.sizing import (
+        cheapest_policy,
+        index,
+        kv_memory,
+        largest_batch,
+        longest_context,
+        model_zoo,
+        parameters_of,
+    )
     from bottleneck_core.store.metrics import METRICS
     from bottleneck_core.store.run import Run, load_run, load_runs
     from bottleneck_core.train import load_checkpoint, train
@@ -29,7 +36,7 @@ _HOMES = {
     "attention_metrics": "probe",
     "build_model": "model",
     "cheapest_policy": "sizing",
-    "index": "store.index",
+    "index": "sizing",
     "kv_memory": "sizing",
     "largest_batch": "sizing",
     "load_checkpoint": "train",
@@ -37,6 +44,7 @@ _HOMES = {
     "load_runs": "store.run",
     "longest_context": "sizing",
     "model_zoo": "sizing",
+    "parameters_of": "sizing",
     "train": "train",
     "training_memory": "memory",
 }
@@ -57,6 +65,7 @@ __all__ = [
     "load_runs",
     "longest_context",
     "model_zoo",
+    "parameters_of",
     "train",
     "training_memory",
 ]

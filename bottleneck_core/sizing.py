@@ -6,9 +6,10 @@ of a config.json, or the name of a public model (`model_zoo`). Mistakes are User
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -170,6 +171,20 @@ def parameters_of(source: Any) -> int | None:
         return memory.count_parameters(model, vocab)
     except (ValueError, TypeError):  # a foreign run whose configuration lacks a part
         return None
+
+
+def index(roots: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """`store.index` with what a run did not record but its shape tells: `n_params`, and `kv_bytes_128k` in fp16."""
+    from bottleneck_core.store.index import index as recorded
+
+    rows = recorded(roots)
+    for row in rows:
+        if row.get("model") and row.get("n_params") is None:
+            row["n_params"] = parameters_of(row["model"])
+        if row.get("model") and row.get("kv_bytes_128k") is None:
+            with contextlib.suppress(UserError):
+                row["kv_bytes_128k"] = kv_memory(row["model"], memory.TOKENS_128K).bytes
+    return rows
 
 
 def model_zoo() -> pd.DataFrame:

@@ -60,8 +60,8 @@ def description(run: Run) -> list[str]:
         parts.append("tied Q and K")
     if run.size:
         parts.append(str(run.size))
-    if run.n_params is not None:
-        parts.append(f"{numbers.count(run.n_params)} params")
+    if (n_params := run.n_params or bc.parameters_of(run)) is not None:
+        parts.append(f"{numbers.count(n_params)} params")
     if (steps := progress_of(run).steps) is not None:
         parts.append(f"{numbers.steps(steps)} steps")
     return parts

@@ -38,7 +38,7 @@ class Words:
 
 def main(argv: list[str]) -> int:
     words = read_words(Words, argv, prog="python -m bottleneck_core runs")
-    from bottleneck_core.store.index import index
+    from bottleneck_core.sizing import index
 
     rows = index([words.root])
     if words.json:

@@ -27,7 +27,7 @@ from bottleneck_core.store.lock import is_busy
 from bottleneck_core.store.run import Run, load_runs
 from bottleneck_core.store.status import read_json
 
-_ROW_VERSION = 1  # part of what is kept on disk: raise it when rows change
+_ROW_VERSION = 2  # part of what is kept on disk: raise it when rows change
 _BIG_BYTES = 32 << 10  # some 10 ms to read
 _RECENT = 20
 
@@ -43,6 +43,7 @@ _VALUES = (
     "tokens",
     "tok_s",
     "n_params",
+    "model",
     "kv_bytes_128k",
     "created",
 )
@@ -63,7 +64,7 @@ _guard = threading.Lock()
 
 
 def run_row(run: Run) -> Row:
-    """One run as plain values: losses in nats, `tokens` seen in training, `tok_s` as of late.
+    """One run as plain values: losses in nats, `tokens` seen in training, `tok_s` as of late, `model` its shape.
 
     `errors` leaves out what only opening analysis.h5 would show.
     """
@@ -84,6 +85,7 @@ def run_row(run: Run) -> Row:
         "tokens": None if tokens is None else int(tokens),
         "tok_s": _median(train["tok_s"].to_numpy()[-_RECENT:]),
         "n_params": run.n_params,
+        "model": dict(run.model),
         "kv_bytes_128k": run.kv_bytes_128k,
         "created": run.created,
         "errors": run.quick_errors,

@@ -153,3 +153,11 @@ def test_files_that_hold_no_configuration(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(text, encoding="utf-8")
         with pytest.raises(bc.UserError, match=sentence):
             bc.kv_memory(tmp_path / "config.json", 5)
+
+
+def test_rows_of_runs_are_completed_from_their_shape(shared: Path) -> None:
+    """The foreign runs recorded no parameter counts; the seed's is in the reference file."""
+    rows = {row["id"]: row for row in bc.index(shared / "foreign_runs")}
+    golden = json.loads((shared / "kv_golden.json").read_text())
+    assert rows["tiny_bottleneck"]["n_params"] == golden["param_counts_vocab_50257"]["tiny"]["paper_bottleneck"]
+    assert all(row["n_params"] and row["kv_bytes_128k"] for row in rows.values())

@@ -57,7 +57,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_row_has_the_keys_of_the_command_and_is_json(tmp_path: Path) -> None:
     run = load_run(zero_based(tmp_path / "old"))
     row = run_row(run)
-    assert row.keys() == KEYS | {"tokens", "tok_s", "last_loss", "best_ppl", "created"}
+    assert row.keys() == KEYS | {"tokens", "tok_s", "last_loss", "best_ppl", "created", "model"}
     assert json.loads(json.dumps(row, allow_nan=False)) == row
     assert (row["id"], row["path"], row["status"]) == ("old", str(tmp_path / "old"), "done")
     assert (row["best_val_loss"], row["last_loss"], row["tok_s"]) == (2.5, 2.5, 115.0)

@@ -26,6 +26,7 @@ def test_names_are_the_fixed_ones(tmp_path: Path) -> None:
         "last.pt",
         "best.pt",
         "samples.jsonl",
+        "evaluation.json",
         "job.json",
         "console.log",
     ]
