@@ -3,9 +3,9 @@
     python -m benchmarks.decode_attention [--tokens 131072] [--batches 1,8] [--cases NAME,NAME] [--quick] [--sweep]
 
 One layer, one new query a row. Each case is timed as a CUDA graph with events, L2 filled with other data before each
-replay, as is everything it is compared with: a device-to-device copy (bytes read plus bytes written), and PyTorch's
-flash and cuDNN attention over the same values, dequantised to fp16 once and padded to a head dim of a multiple of 8
-(without the null key). `GB/s` is packed bytes, scales included, over time. Outputs are checked against float64.
+replay, as is PyTorch's flash and cuDNN attention over the same values, dequantised to fp16 once and padded to a head
+dim of a multiple of 8 (without the null key). `GB/s` is packed bytes, scales included, over time; `of copy` compares
+them with the fastest device-to-device copy (bytes read plus bytes written). Outputs are checked against float64.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import argparse
 import itertools
 import json
 import statistics
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bottleneck_core.kernels import PackedTensor, Tuning, decode, unsupported
-from bottleneck_core.kernels.decode import NF4_LEVELS
+from bottleneck_core.kernels.packed import NF4_LEVELS
 
 Spec = tuple[str, int, int]  # kind, head dim, block
 PLAIN = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn}
@@ -154,11 +155,28 @@ class Clock:
         return statistics.median(begin.elapsed_time(end) for begin, end in pairs[3:])
 
 
-def copy_bandwidth(clock: Clock) -> float:
-    """GB/s of a device-to-device copy of 2 GiB, read plus written."""
-    source = torch.randint(0, 100, (1 << 29,), device="cuda", dtype=torch.int32)
+def copy_bandwidth(copies: int = 12) -> dict[str, float]:
+    """GB/s, read plus written, of device-to-device copies of 4 GiB outside any graph, each between events of its own.
+
+    `memcpy` is the driver's, `kernel` a pointwise kernel's; best and median of each. The first two do not count.
+    """
+    source = torch.randint(0, 100, (1 << 30,), device="cuda", dtype=torch.int32)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / clock(lambda: target.copy_(source)) / 1e6
+    speeds = {}
+    for name, copy in (
+        ("memcpy", lambda: target.copy_(source)),
+        ("kernel", lambda: torch.bitwise_not(source, out=target)),
+    ):
+        pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(copies)]
+        for begin, end in pairs:
+            begin.record()
+            copy()
+            end.record()
+        torch.cuda.synchronize()
+        times = [begin.elapsed_time(end) for begin, end in pairs[2:]]
+        speeds[f"{name}_best"] = 2 * source.nbytes / min(times) / 1e6
+        speeds[f"{name}_median"] = 2 * source.nbytes / statistics.median(times) / 1e6
+    return speeds
 
 
 def truth(q: Tensor, keys: list[Stored], value: Stored, options: dict[str, Any]) -> Tensor:
@@ -192,27 +210,89 @@ def rival(backend: SDPBackend, q: Tensor, keys: list[Stored], value: Stored, clo
     query = F.pad(q[:, :, None], (0, padded - dims[0]))
     try:
         with sdpa_kernel([backend]):
-            time = clock(
+            ms = clock(
                 lambda: F.scaled_dot_product_attention(
                     query, k, v, scale=options["scale"], enable_gqa=k.size(1) != query.size(1)
                 )
             )
     except RuntimeError as error:
         return {"refused": str(error).splitlines()[0]}
-    return {"ms": time, "gb_s_padded": (k.nbytes + v.nbytes) / time / 1e6}
+    return {"ms": ms, "gb_s_padded": (k.nbytes + v.nbytes) / ms / 1e6}
 
 
 def tunings(case: Case) -> list[Tuning]:
-    """What the sweep tries; spans are as many programs a multiprocessor."""
+    """What the sweep tries, the most promising first; spans of tokens are varied afterwards, for the best ones."""
     width = case.cached_heads * max(spec[1] for spec in (*case.keys, case.value))
-    groups = [group for group in (128, 256, 512) if group <= max(256, width)] if width > 128 else [0]
-    return [
-        Tuning(block_n=n, num_warps=warps, num_stages=stages, group=group)
-        for n, warps, stages, group in itertools.product((32, 64, 128), (4, 8), (2, 3, 4), groups)
-    ]
+    group = 128 if width > 256 else 0
+    if case.value[0] in ("q8_0", "q4_0", "nf4"):
+        words = [
+            *(
+                (64, 2, 2, 128),
+                (64, 2, 2, 0),
+                (32, 1, 2, 0),
+                (64, 1, 2, 0),
+                (64, 2, 3, 128),
+                (32, 1, 1, 0),
+                (64, 2, 1, 128),
+            ),
+            *(
+                (128, 2, 2, 0),
+                (32, 1, 2, 128),
+                (64, 4, 2, 0),
+                (16, 1, 2, 0),
+                (64, 2, 2, 112),
+                (32, 1, 2, 160),
+                (32, 1, 3, 0),
+            ),
+            *((128, 4, 2, 0), (128, 4, 3, 0), (16, 1, 3, 0), (64, 1, 1, 0), (128, 4, 1, 0)),
+        ]
+        by_bytes = [(64, 4, 2), (128, 4, 2)]
+    else:
+        words = [
+            *((64, 2, 2, 0), (32, 1, 2, 0), (64, 4, 2, 0), (32, 1, 3, 0), (64, 2, 3, 0), (64, 4, 3, 0), (32, 2, 3, 0)),
+            *((128, 4, 2, 0), (16, 1, 3, 0), (16, 1, 4, 0), (32, 2, 2, 0)),
+        ]
+        by_bytes = [(64, 4, 4), (64, 4, 2), (32, 4, 3), (128, 8, 3), (64, 8, 4), (128, 4, 3)]
+    tried = [Tuning(n, warps, stages, 0, group, registers, kernel="words") for n, warps, stages, registers in words]
+    tried[2:2] = [Tuning(*by_bytes[0], group=group, kernel="bytes")]
+    tried += [Tuning(*shape, group=group, kernel="bytes") for shape in by_bytes[1:]]
+    return [*tried, replace(tried[0], fold=False)] if case.value[0] in ("q8_0", "q4_0") else tried
 
 
-def measure(case: Case, batch: int, tokens: int, page: int, clock: Clock, sweep: bool, rivals: bool) -> dict[str, Any]:
+PROGRAMS = (4, 6, 8, 10, 12, 20, 32, 48)  # a multiprocessor, tried for the best tunings
+
+
+def search(case: Case, batch: int, run: Callable[[Tuning], dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
+    """Times of the tunings, then of the three best ones with other numbers of spans; best first, within `seconds`."""
+    tried: list[dict[str, Any]] = []
+    deadline = time.monotonic() + seconds
+
+    def attempt(tuning: Tuning) -> None:
+        if time.monotonic() > deadline:
+            return
+        try:
+            tried.append({"tuning": vars(tuning), **run(tuning)})
+        except Exception as error:  # what the kernel or the chip cannot take: the sweep goes on, but not past a fault
+            if "Accelerator" in type(error).__name__ or "CUDA error" in str(error):
+                raise
+            tried.append({"tuning": vars(tuning), "refused": f"{type(error).__name__}: {error}".splitlines()[0]})
+
+    for tuning in tunings(case):
+        attempt(tuning)
+    best = sorted((entry for entry in tried if "ms" in entry), key=lambda entry: entry["ms"])[:3]
+    processors = torch.cuda.get_device_properties(0).multi_processor_count
+    for entry, programs in itertools.product(best, PROGRAMS):
+        groups = (
+            max(1, case.cached_heads * case.value[1] // entry["tuning"]["group"]) if entry["tuning"]["group"] else 1
+        )
+        splits = -(-programs * processors // (batch * groups))
+        attempt(replace(Tuning(**entry["tuning"]), splits=splits))
+    return sorted(tried, key=lambda entry: entry.get("ms", float("inf")))
+
+
+def measure(
+    case: Case, batch: int, tokens: int, page: int, clock: Clock, seconds: float, rivals: bool
+) -> dict[str, Any]:
     """One row of the table."""
     torch.manual_seed(0)
     keys = [stored(spec, case, batch, tokens, page) for spec in case.keys]
@@ -238,25 +318,14 @@ def measure(case: Case, batch: int, tokens: int, page: int, clock: Clock, sweep:
     def run(tuning: Tuning | None, passes: int = 2) -> dict[str, Any]:
         out = decode(q, packed_keys, packed_value, tuning=tuning, passes=passes, **options)  # type: ignore[arg-type]
         error = float((out.double() - exact).norm() / exact.norm())
-        time = clock(
+        ms = clock(
             lambda: decode(q, packed_keys, packed_value, tuning=tuning, passes=passes, **options)  # type: ignore[arg-type]
         )
-        return {"ms": time, "gb_s": bytes_read / time / 1e6, "error": error}
+        return {"ms": ms, "gb_s": bytes_read / ms / 1e6, "error": error}
 
     result: dict[str, Any] = {"packed_bytes": bytes_read, "ours": run(None)}
-    if sweep:
-        tried = []
-        for tuning, programs in itertools.product(tunings(case), (0, 264, 528, 2112)):
-            splits = -(-programs // batch) if programs else 0
-            with_splits = Tuning(tuning.block_n, tuning.num_warps, tuning.num_stages, splits, tuning.group)
-            try:
-                tried.append({"tuning": vars(with_splits), **run(with_splits)})
-            except Exception as error:  # a tile too large for shared memory: the sweep goes on
-                if "OutOfResources" not in type(error).__name__:
-                    raise
-                break
-        tried.sort(key=lambda entry: entry["ms"])
-        result["sweep"] = tried
+    if seconds:
+        result["sweep"] = search(case, batch, run, seconds)
     if rivals:
         result["flash"] = rival(SDPBackend.FLASH_ATTENTION, q, keys, value, clock, options)
         result["cudnn"] = rival(SDPBackend.CUDNN_ATTENTION, q, keys, value, clock, options)
@@ -271,9 +340,9 @@ def line(name: str, batch: int, result: dict[str, Any], copy: float) -> str:
     for rival_name in ("flash", "cudnn"):
         other = result.get(rival_name)
         text += f" {other['ms'] * 1e3:9.1f}" if other and "ms" in other else f" {'-':>9}"
-    for entry in result.get("sweep", [])[:6]:
-        tuning = " ".join(f"{field}={number}" for field, number in entry["tuning"].items())
-        text += f"\n{'':29} {_numbers(entry, copy)}  {tuning}"
+    for entry in result.get("sweep", []):
+        tuning = " ".join(f"{field}={number}" for field, number in entry["tuning"].items() if number)
+        text += f"\n{'':29} {_numbers(entry, copy) if 'ms' in entry else entry['refused'][:60]}  {tuning}"
     return text
 
 
@@ -289,24 +358,34 @@ def main() -> None:
     parser.add_argument("--cases", help="names, separated by commas; default: all")
     parser.add_argument("--repeats", type=int, default=53)
     parser.add_argument("--quick", action="store_true", help="the three cases with a target")
-    parser.add_argument("--sweep", action="store_true", help="also try tunings, the best ones are listed")
+    parser.add_argument("--sweep", action="store_true", help="also try tunings, listed best first")
+    parser.add_argument("--seconds", type=float, default=60, help="of each case's and batch's sweep")
     parser.add_argument("--no-rivals", action="store_true")
     parser.add_argument("--out", type=Path, help="folder of the result; default: benchmarks/results")
     arguments = parser.parse_args()
     names = arguments.cases.split(",") if arguments.cases else QUICK if arguments.quick else tuple(CASES)
     clock = Clock(arguments.repeats)
-    copy = copy_bandwidth(clock)
+    copies = copy_bandwidth()
+    torch.cuda.empty_cache()
+    copy = max(copies.values())
+    print(", ".join(f"copy {name} {speed:.0f} GB/s" for name, speed in copies.items()))
     print(f"{torch.cuda.get_device_name()}, copy {copy:.0f} GB/s, {arguments.tokens} tokens, page {arguments.page}")
     print(f"{'case':26} {'B':>2} {'us':>9} {'GB/s':>8} {'of copy':>7} {'error':>9} {'flash us':>9} {'cudnn us':>9}")
     rows = []
     for name, batch in itertools.product(names, map(int, arguments.batches.split(","))):
         result = measure(
-            CASES[name], batch, arguments.tokens, arguments.page, clock, arguments.sweep, not arguments.no_rivals
+            CASES[name],
+            batch,
+            arguments.tokens,
+            arguments.page,
+            clock,
+            arguments.sweep * arguments.seconds,
+            not arguments.no_rivals,
         )
         torch.cuda.empty_cache()
         print(line(name, batch, result, copy), flush=True)
         rows.append({"case": name, "batch": batch, **result})
-    measured = {"tokens": arguments.tokens, "page": arguments.page, "copy_gb_s": copy, "rows": rows}
+    measured = {"tokens": arguments.tokens, "page": arguments.page, "copy_gb_s": copy, "copies": copies, "rows": rows}
     try:
         from benchmarks.record import RESULTS, record
     except ImportError as error:  # the kernels need torch alone, and so may the machine that times them

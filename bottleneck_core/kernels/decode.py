@@ -7,6 +7,7 @@ of values.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -17,13 +18,8 @@ from torch import Tensor
 from bottleneck_core.kernels.packed import PackedTensor
 from bottleneck_core.kernels.plan import Plan, Tuning, plan, power_of_two, refusal
 
-# The 16 levels of QLoRA (Dettmers et al. 2023), appendix E.
-NF4_LEVELS = (
-    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
-    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
-    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
-)  # fmt: skip
 PROGRAMS_A_PROCESSOR = 8  # programs wanted on each multiprocessor: several run at once, and uneven ends even out
+WORD_PROGRAMS = 8  # the same where a program is one or two warps
 FEWEST_TILES = 4  # a span shorter than this costs more in the merge than it saves
 
 
@@ -86,40 +82,138 @@ def decode(
     from bottleneck_core.kernels import triton_decode
 
     q = q.contiguous()
-    batch, heads, key_dim = q.shape
-    cut = plan(tuple(key.shape for key in keys), values.shape, heads, page, tuning or Tuning())
+    tuning = tuning or Tuning()
     has_ring = any(tensor.ring is not None for tensor in (*keys, values)) and ring_from < tokens
-    splits, tiles = (1, -(-tokens // cut.block_n)) if passes == 1 else _spans(cut, batch, tokens, tuning, q.device)
-    out = torch.empty(batch, heads, values.head_dim, dtype=q.dtype, device=q.device)
-    final = splits == 1
-    parts = out if final else torch.empty(batch, heads, splits, values.head_dim, device=q.device)
-    lse = out if final else torch.empty(batch, heads, splits, device=q.device)
-    columns, levels = _tables(cut, q.device)
-    spans: Any = triton_decode.spans[(cut.groups * splits * batch,)]
-    spans(
-        q, q if null_k is None else null_k.contiguous(), q if null_v is None else null_v.contiguous(),
-        columns if first is None else first, columns, levels, parts, lse,
-        *_pointers(keys[0], q), *_pointers(keys[-1], q), *_pointers(values, q),
-        scale, tokens, ring_from, tiles, splits,
-        K0=tuple(cut.keys[0]), K1=tuple(cut.keys[-1]), V=tuple(cut.value), PARTS=len(keys),
-        H=heads, REP=heads // values.heads, KT=key_dim, GROUP=cut.group, GROUPS=cut.groups,
-        NULL_DIM=power_of_two(max(key.head_dim for key in keys)), PAGE=page, N=cut.block_n, C=cut.padded_columns,
-        HAS_NULL=null_k is not None, HAS_FIRST=first is not None, HAS_RING=has_ring, FINAL=final,
-        WIDE=_interpreted(), num_warps=cut.num_warps, num_stages=cut.num_stages,
-    )  # fmt: skip
-    if not final:
+    if has_ring and (passes == 1 or ring_from == 0):
+        tuning = replace(tuning, kernel="bytes")
+    call = _Call(q, keys, values, null_k, null_v, first, scale, tokens, ring_from, page, tuning)
+    cut = call.plan
+    if not cut.words:
+        splits, tiles = (
+            (1, -(-tokens // cut.block_n)) if passes == 1 else _spans(cut, call.batch, tokens, tuning, q.device)
+        )
+        outputs = _Outputs.of(call, splits)
+        call.bytes(cut, outputs, has_ring, splits, tiles)
+    else:
+        paged = ring_from if has_ring else tokens
+        splits, tiles = (
+            (1, -(-paged // cut.block_n)) if passes == 1 else _spans(cut, call.batch, paged, tuning, q.device)
+        )
+        outputs = _Outputs.of(call, splits + has_ring)
+        call.words(cut, outputs, paged, splits, tiles)
+        if has_ring:  # one more span, of the window alone
+            tail = replace(call, tuning=Tuning(kernel="bytes", group=tuning.group), null_k=None, null_v=None)
+            tail.bytes(tail.plan, outputs, True, 1, 0, line=splits)
+    if not outputs.final:
         padded = power_of_two(values.head_dim)
-        merge: Any = triton_decode.merge[(batch * heads,)]
-        merge(parts, lse, out, splits, D=values.head_dim, D_PAD=padded, S=max(16, min(128, 8192 // padded)))
-    return out
+        merge: Any = triton_decode.merge[(call.batch * call.heads,)]
+        merge(
+            outputs.parts, outputs.lse, outputs.out, outputs.lines,
+            D=values.head_dim, D_PAD=padded, S=max(16, min(128, 8192 // padded)),
+        )  # fmt: skip
+    return outputs.out
 
 
-def _spans(cut: Plan, batch: int, tokens: int, tuning: Tuning | None, device: torch.device) -> tuple[int, int]:
+@dataclass(frozen=True)
+class _Outputs:
+    """Where the spans write: `lines` partial results a head, or the answer itself where there is one span."""
+
+    out: Tensor
+    parts: Tensor
+    lse: Tensor
+    lines: int
+
+    @property
+    def final(self) -> bool:
+        return self.lines == 1
+
+    @staticmethod
+    def of(call: _Call, lines: int) -> _Outputs:
+        shape, device = (call.batch, call.heads, call.values.head_dim), call.q.device
+        out = torch.empty(shape, dtype=call.q.dtype, device=device)
+        if lines == 1:
+            return _Outputs(out, out, out, 1)
+        parts = torch.empty(*shape[:2], lines, shape[2], device=device)
+        return _Outputs(out, parts, torch.empty(*shape[:2], lines, device=device), lines)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The arguments of `decode`, as the launches of either kernel need them."""
+
+    q: Tensor
+    keys: Sequence[PackedTensor]
+    values: PackedTensor
+    null_k: Tensor | None
+    null_v: Tensor | None
+    first: Tensor | None
+    scale: float
+    tokens: int
+    ring_from: int
+    page: int
+    tuning: Tuning
+
+    @property
+    def batch(self) -> int:
+        return self.q.size(0)
+
+    @property
+    def heads(self) -> int:
+        return self.q.size(1)
+
+    @property
+    def plan(self) -> Plan:
+        return plan(tuple(key.shape for key in self.keys), self.values.shape, self.heads, self.page, self.tuning)
+
+    def bytes(self, cut: Plan, to: _Outputs, has_ring: bool, splits: int, tiles: int, line: int = 0) -> None:
+        """Launch the kernel whose matrix element is a byte; `line` is its first one of the partial results."""
+        from bottleneck_core.kernels import triton_decode
+
+        q, keys = self.q, self.keys
+        columns = _tables(cut, q.device)
+        spans: Any = triton_decode.spans[(cut.groups * splits * self.batch,)]
+        spans(
+            q, *self._nulls(), columns if self.first is None else self.first, columns, to.parts, to.lse,
+            *_pointers(keys[0], q), *_pointers(keys[-1], q), *_pointers(self.values, q),
+            self.scale, self.tokens, self.ring_from, tiles, splits, to.lines, line,
+            GROUP=cut.group, HAS_RING=has_ring, **self._fixed(cut, to),
+        )  # fmt: skip
+
+    def words(self, cut: Plan, to: _Outputs, tokens: int, splits: int, tiles: int) -> None:
+        """Launch the kernel whose matrix element is a 16-bit word, over the pages alone."""
+        from bottleneck_core.kernels import triton_words
+
+        q, keys = self.q, self.keys
+        columns = _tables(cut, q.device)
+        spans: Any = triton_words.word_spans[(cut.groups * splits * self.batch,)]
+        spans(
+            q, *self._nulls(), columns if self.first is None else self.first, columns, to.parts, to.lse,
+            *_pointers(keys[0], q)[:2], *_pointers(keys[-1], q)[:2], *_pointers(self.values, q)[:2],
+            self.scale, tokens, tiles, splits, to.lines,
+            FOLD=self.tuning.fold, maxnreg=cut.registers, **self._fixed(cut, to),
+        )  # fmt: skip
+
+    def _nulls(self) -> tuple[Tensor, Tensor]:
+        null_k, null_v = self.null_k, self.null_v
+        return self.q if null_k is None else null_k.contiguous(), self.q if null_v is None else null_v.contiguous()
+
+    def _fixed(self, cut: Plan, to: _Outputs) -> dict[str, Any]:
+        """What both kernels are compiled for."""
+        return {
+            "K0": tuple(cut.keys[0]), "K1": tuple(cut.keys[-1]), "V": tuple(cut.value), "PARTS": len(self.keys),
+            "H": self.heads, "REP": self.heads // self.values.heads, "KT": self.q.size(-1), "GROUPS": cut.groups,
+            "NULL_DIM": power_of_two(max(key.head_dim for key in self.keys)), "PAGE": self.page, "N": cut.block_n,
+            "C": cut.padded_columns, "HAS_NULL": self.null_k is not None, "HAS_FIRST": self.first is not None,
+            "FINAL": to.final, "WIDE": _interpreted(), "num_warps": cut.num_warps, "num_stages": cut.num_stages,
+        }  # fmt: skip
+
+
+def _spans(cut: Plan, batch: int, tokens: int, tuning: Tuning, device: torch.device) -> tuple[int, int]:
     """Spans of tokens a row and group, and tiles a span."""
     tiles = -(-tokens // cut.block_n)
-    wanted = tuning.splits if tuning and tuning.splits else 0
+    wanted = tuning.splits
     if not wanted:
-        programs = PROGRAMS_A_PROCESSOR * _processors(device)
+        programs = (WORD_PROGRAMS if cut.words else PROGRAMS_A_PROCESSOR) * _processors(device)
         wanted = min(-(-programs // (batch * cut.groups)), -(-tiles // FEWEST_TILES))
     each = -(-tiles // max(1, min(wanted, tiles)))
     return -(-tiles // each), each
@@ -131,12 +225,12 @@ def _processors(device: torch.device) -> int:
 
 
 @lru_cache(maxsize=256)
-def _tables(cut: Plan, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(groups, 2, C) int32 query head and value block of each column, -1 where there is none; nf4's levels in fp16."""
+def _tables(cut: Plan, device: torch.device) -> Tensor:
+    """(groups, 2, C) int32 query head and value block of each column, -1 where there is none."""
     table = torch.full((cut.groups, 2, cut.padded_columns), -1, dtype=torch.int32)
     for index, columns in enumerate(cut.columns):
         table[index, :, : len(columns)] = torch.tensor(columns, dtype=torch.int32).T
-    return table.to(device), torch.tensor(NF4_LEVELS, dtype=torch.float16, device=device)
+    return table.to(device)
 
 
 def _pointers(tensor: PackedTensor, absent: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,6 +16,13 @@ VALUE_KINDS = ("fp32", "fp16", "bf16", "fp8")  # a value a code, no scale
 NIBBLE_KINDS = ("q4_0", "nf4")  # byte j of a block holds values j and j + b / 2
 KINDS = (*VALUE_KINDS, "q8_0", *NIBBLE_KINDS)
 
+# The 16 levels of QLoRA (Dettmers et al. 2023), appendix E.
+NF4_LEVELS = (
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+)  # fmt: skip
+
 
 def supported(kind: str) -> bool:
     """Whether the fused kernels read this storage format."""

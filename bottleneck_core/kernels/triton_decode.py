@@ -24,6 +24,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from bottleneck_core.kernels.packed import NF4_LEVELS
+
 # Fields of plan.Tile, in its order.
 KIND: tl.constexpr = tl.constexpr(0)
 HEAD_DIM: tl.constexpr = tl.constexpr(1)
@@ -41,6 +43,9 @@ SCALES: tl.constexpr = tl.constexpr(12)
 REACH: tl.constexpr = tl.constexpr(13)
 RING: tl.constexpr = tl.constexpr(14)
 OFFSET: tl.constexpr = tl.constexpr(15)
+WORDS: tl.constexpr = tl.constexpr(16)
+
+LEVELS: tl.constexpr = tl.constexpr(NF4_LEVELS)
 
 
 @triton.jit
@@ -165,7 +170,21 @@ def ring_rows(ring, batch, place, start, visible, T: tl.constexpr, N: tl.constex
 
 
 @triton.jit
-def decoded(codes, levels, HIGH: tl.constexpr, T: tl.constexpr):
+def nf4_level(code):
+    """fp16 levels of codes 0 to 15, chosen by halving: a table in memory would make every code an address."""
+    bit0 = (code & 1) != 0
+    bit1 = (code & 2) != 0
+    bit2 = (code & 4) != 0
+    quarter0 = tl.where(bit1, tl.where(bit0, LEVELS[3], LEVELS[2]), tl.where(bit0, LEVELS[1], LEVELS[0]))
+    quarter1 = tl.where(bit1, tl.where(bit0, LEVELS[7], LEVELS[6]), tl.where(bit0, LEVELS[5], LEVELS[4]))
+    quarter2 = tl.where(bit1, tl.where(bit0, LEVELS[11], LEVELS[10]), tl.where(bit0, LEVELS[9], LEVELS[8]))
+    quarter3 = tl.where(bit1, tl.where(bit0, LEVELS[15], LEVELS[14]), tl.where(bit0, LEVELS[13], LEVELS[12]))
+    level = tl.where((code & 8) != 0, tl.where(bit2, quarter3, quarter2), tl.where(bit2, quarter1, quarter0))
+    return level.to(tl.float16)
+
+
+@triton.jit
+def decoded(codes, HIGH: tl.constexpr, T: tl.constexpr):
     """Codes as numbers, scale left out; HIGH: the high nibbles. Integers go by way of fp16's bits: 0x6400 is 1024."""
     if T[KIND] == "q8_0":
         out = ((codes ^ 0x80).to(tl.uint16) | 0x6400).to(tl.float16, bitcast=True) - 1152.0
@@ -173,8 +192,7 @@ def decoded(codes, levels, HIGH: tl.constexpr, T: tl.constexpr):
         nibble = (codes >> 4) if HIGH else (codes & 0xF)
         out = (nibble.to(tl.uint16) | 0x6400).to(tl.float16, bitcast=True) - 1032.0
     elif T[KIND] == "nf4":
-        nibble = (codes >> 4) if HIGH else (codes & 0xF)
-        out = tl.load(levels + nibble.to(tl.int32))
+        out = nf4_level((codes >> 4) if HIGH else (codes & 0xF))
     elif T[KIND] == "fp8":  # e4m3 in fp16's places has an exponent that is 8 too small
         bits = codes.to(tl.uint16)
         out = (((bits & 0x80) << 8) | ((bits & 0x7F) << 7)).to(tl.float16, bitcast=True) * 256.0
@@ -192,7 +210,7 @@ def spread_scales(scales, T: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 def part_scores(
-    codes, scales, ring, levels, batch, start, visible, block0,
+    codes, scales, ring, batch, start, visible, block0,
     low0, high0, low1, high1, map0, map1,
     RINGED: tl.constexpr, T: tl.constexpr, N: tl.constexpr, PAGE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
@@ -210,13 +228,13 @@ def part_scores(
                 out += product(high, high1, WIDE)
     else:
         raw = stored(codes, batch, start, visible, block0, T, N, PAGE)
-        low = decoded(raw, levels, False, T)
+        low = decoded(raw, False, T)
         if T[SCALES] == "codes":
             factor = spread_scales(scale_rows(scales, batch, start, visible, block0, T, N, PAGE), T, WIDE)
             low = low * factor
         out = product(low, low0, WIDE)
         if NIBBLES:
-            high = decoded(raw, levels, True, T)
+            high = decoded(raw, True, T)
             if T[SCALES] == "codes":
                 high = high * factor
             out += product(high, high0, WIDE)
@@ -233,7 +251,7 @@ def part_scores(
 
 @triton.jit
 def absorb(
-    scores, codes, scales, ring, levels, batch, start, visible, block0, value_map, m, mass, low_sum, high_sum,
+    scores, codes, scales, ring, batch, start, visible, block0, value_map, m, mass, low_sum, high_sum,
     RINGED: tl.constexpr, T: tl.constexpr, N: tl.constexpr, PAGE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """One tile into the running softmax.
@@ -266,7 +284,7 @@ def absorb(
         low = ring_rows(ring, batch, positions(block0, False, T), start, visible, T, N)
     else:
         raw = stored(codes, batch, start, visible, block0, T, N, PAGE)
-        low = decoded(raw, levels, False, T)
+        low = decoded(raw, False, T)
         if T[SCALES] == "codes":
             factor = spread_scales(scale_rows(scales, batch, start, visible, block0, T, N, PAGE), T, WIDE)
             low = low * factor
@@ -275,7 +293,7 @@ def absorb(
         if FROM_RING:
             high = ring_rows(ring, batch, positions(block0, True, T), start, visible, T, N)
         else:
-            high = decoded(raw, levels, True, T)
+            high = decoded(raw, True, T)
             if T[SCALES] == "codes":
                 high = high * factor
         high_sum = high_sum * keep[None, :] + product(tl.trans(high), weight, WIDE)
@@ -305,19 +323,20 @@ def outputs(head, column_block, block0, HIGH: tl.constexpr, T: tl.constexpr, REP
     return mine, place % T[HEAD_DIM]
 
 
-@triton.jit(do_not_specialize=["tokens", "ring_from", "tiles_a_split", "splits"])
+@triton.jit(do_not_specialize=["tokens", "ring_from", "tiles_a_split", "splits", "lines", "line0"])
 def spans(
-    q, null_k, null_v, first, columns, levels, out, lse,
+    q, null_k, null_v, first, columns, out, lse,
     k0_codes, k0_scales, k0_ring, k1_codes, k1_scales, k1_ring, v_codes, v_scales, v_ring,
-    scale, tokens, ring_from, tiles_a_split, splits,
+    scale, tokens, ring_from, tiles_a_split, splits, lines, line0,
     K0: tl.constexpr, K1: tl.constexpr, V: tl.constexpr, PARTS: tl.constexpr,
     H: tl.constexpr, REP: tl.constexpr, KT: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr,
     NULL_DIM: tl.constexpr, PAGE: tl.constexpr, N: tl.constexpr, C: tl.constexpr,
     HAS_NULL: tl.constexpr, HAS_FIRST: tl.constexpr, HAS_RING: tl.constexpr, FINAL: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Attention of one span of tokens, normalised: out (B, H, splits, V), lse (B, H, splits) in powers of two.
+    """Attention of one span of tokens, normalised: out (B, H, lines, V), lse (B, H, lines) in powers of two.
 
-    FINAL: there is one span, and no lse is wanted. The last span takes the window, the first one the null key.
+    A span writes line line0 + its number. FINAL: there is one span, and no lse is wanted. The last span takes the
+    window, the first one the null key.
     """
     program = tl.program_id(0)
     group = program % GROUPS
@@ -396,16 +415,16 @@ def spans(
         n = start + tl.arange(0, N)
         visible = (n >= begin) & (n < end)
         scores = part_scores(
-            k0_codes, k0_scales, k0_ring, levels, batch, start, visible, k0_block,
+            k0_codes, k0_scales, k0_ring, batch, start, visible, k0_block,
             k0_low0, k0_high0, k0_low1, k0_high1, k0_map0, k0_map1, False, K0, N, PAGE, WIDE,
         )  # fmt: skip
         if PARTS > 1:
             scores += part_scores(
-                k1_codes, k1_scales, k1_ring, levels, batch, start, visible, k1_block,
+                k1_codes, k1_scales, k1_ring, batch, start, visible, k1_block,
                 k1_low0, k1_high0, k1_low1, k1_high1, k1_map0, k1_map1, False, K1, N, PAGE, WIDE,
             )  # fmt: skip
         m, mass, low_sum, high_sum = absorb(
-            scores * scale2, v_codes, v_scales, v_ring, levels, batch, start, visible, v_block, value_map,
+            scores * scale2, v_codes, v_scales, v_ring, batch, start, visible, v_block, value_map,
             m, mass, low_sum, high_sum, False, V, N, PAGE, WIDE,
         )  # fmt: skip
     if HAS_RING:
@@ -417,22 +436,23 @@ def spans(
             n = start + tl.arange(0, N)
             visible = (n >= begin) & (n < tokens)
             scores = part_scores(
-                k0_codes, k0_scales, k0_ring, levels, batch, start, visible, k0_block,
+                k0_codes, k0_scales, k0_ring, batch, start, visible, k0_block,
                 k0_low0, k0_high0, k0_low1, k0_high1, k0_map0, k0_map1, True, K0, N, PAGE, WIDE,
             )  # fmt: skip
             if PARTS > 1:
                 scores += part_scores(
-                    k1_codes, k1_scales, k1_ring, levels, batch, start, visible, k1_block,
+                    k1_codes, k1_scales, k1_ring, batch, start, visible, k1_block,
                     k1_low0, k1_high0, k1_low1, k1_high1, k1_map0, k1_map1, True, K1, N, PAGE, WIDE,
                 )  # fmt: skip
             m, mass, low_sum, high_sum = absorb(
-                scores * scale2, v_codes, v_scales, v_ring, levels, batch, start, visible, v_block, value_map,
+                scores * scale2, v_codes, v_scales, v_ring, batch, start, visible, v_block, value_map,
                 m, mass, low_sum, high_sum, True, V, N, PAGE, WIDE,
             )  # fmt: skip
 
     total = tl.sum(mass, 0)  # (C,)
-    share = tl.where(total > 0, 1.0 / total, 0.0)
-    line = (batch * H + head) * splits + split
+    safe = tl.where(total > 0, total, 1.0)  # a span may be hidden wholly: its sums are 0
+    share = 1.0 / safe
+    line = (batch * H + head) * lines + line0 + split
     mine, d = outputs(head, column_block, v_block, False, V, REP)
     tl.store(out + line[None, :] * V[HEAD_DIM] + d[:, None], low_sum * share[None, :], mask=mine)
     if V[CODE] != V[BLOCK]:
@@ -442,7 +462,7 @@ def spans(
         leads = head >= 0
         if V[SCALES] == "columns":  # several columns of a head: one of them writes
             leads = leads & (column_block == (head // REP) * V[HEAD_DIM] // V[BLOCK])
-        tl.store(lse + line, tl.where(total > 0, m + tl.log2(total), float("-inf")), mask=leads)
+        tl.store(lse + line, tl.where(total > 0, m + tl.log2(safe), float("-inf")), mask=leads)
 
 
 @triton.jit(do_not_specialize=["splits"])

@@ -183,6 +183,8 @@ class PolicySearch:
                 self._reject(chosen.name, "cannot run", str(error))
                 del measured[chosen.name]
                 continue
+            self.qualities[chosen.name] = quality
+            self.say(f"{chosen.name}: on all windows {quality.largest:.3g}, {quality.expected_worst:.3g} expected")
             if self._exempt(chosen.name) or quality.meets(self.tolerance):
                 chosen = replace(chosen, quality=quality, loss=quality.largest)
                 measured[chosen.name] = chosen

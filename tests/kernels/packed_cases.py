@@ -6,7 +6,9 @@ the kernels'. Slots that no one may read hold NaN.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -205,3 +207,40 @@ def expected(built: Built) -> np.ndarray:
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     return np.einsum("bhn,bhnd->bhd", weights, v)
+
+
+@dataclass
+class Fence:
+    """The memory that kernels may touch; the interpreter's every access is checked against it, byte by byte.
+
+    Wrap a kernel to admit what it is launched with; `admit` what it reaches through tables of addresses.
+    """
+
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    accesses: int = 0
+
+    def admit(self, *tensors: Tensor) -> None:
+        self.ranges += [(t.data_ptr(), t.data_ptr() + t.untyped_storage().nbytes()) for t in tensors]
+
+    def wrap(self, kernel: Any) -> Any:
+        """A kernel whose launches admit their tensors."""
+
+        class Fenced:
+            def __getitem__(_, grid: tuple[int, ...]) -> Callable[..., None]:
+                return lambda *arguments, **options: self._launch(kernel[grid], arguments, options)
+
+        return Fenced()
+
+    def _launch(self, launch: Callable[..., None], arguments: tuple, options: dict) -> None:
+        self.admit(*(argument for argument in arguments if isinstance(argument, Tensor)))
+        launch(*arguments, **options)
+
+    def check(self, addresses: np.ndarray, mask: np.ndarray, size: int) -> None:
+        """Raises AssertionError where an access of `size` bytes is outside."""
+        addresses, mask = np.broadcast_arrays(addresses, mask)
+        touched = addresses[mask.astype(bool)].astype(np.int64)
+        begins, ends = np.array(sorted(set(self.ranges)), dtype=np.int64).T
+        at = np.searchsorted(begins, touched, side="right") - 1
+        outside = (at < 0) | (touched + size > ends[at])
+        assert not outside.any(), f"{outside.sum()} of {touched.size} accesses of {size} bytes are out of bounds"
+        self.accesses += touched.size

@@ -8,7 +8,7 @@ import torch
 
 from bottleneck_core.kernels import KINDS, Tuning, decode
 
-from .packed_cases import Case, build, expected
+from .packed_cases import Case, Fence, build, expected
 
 pytest.importorskip("triton")
 from triton import knobs
@@ -176,3 +176,68 @@ def test_strided_queries_and_null() -> None:
 
 def test_default_tuning() -> None:
     assert error(DECOUPLED.but(tokens=300, page=128, null=True, ring=16), None) < FP16_BOUND
+
+
+WORDS = {
+    "decoupled": DECOUPLED,
+    "bottleneck, scales on the codes": BOTTLENECK,
+    "nf4": DECOUPLED.but(keys=(("nf4", 12, 32),), value=("nf4", 12, 32)),
+    "fp16": Case((("fp16", 12, 0),), ("fp16", 12, 0), heads=8, cached_heads=8),
+    "fp8": Case((("fp8", 12, 0),), ("fp8", 6, 0), heads=8, cached_heads=8),
+    "fp16 keys": Case((("fp16", 4, 0), ("nf4", 8, 32)), ("q8_0", 12, 32), heads=8, cached_heads=8),
+    "grouped queries": Case((("q8_0", 16, 32),), ("q4_0", 16, 32), heads=16, cached_heads=4),
+    "groups of heads": Case((("q8_0", 16, 16),), ("nf4", 16, 16), heads=8, cached_heads=8),
+}
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("name", WORDS)
+def test_words(name: str, fold: bool) -> None:
+    tuning = Tuning(block_n=16, splits=3, fold=fold, kernel="words", group=64 if name == "groups of heads" else 0)
+    case = WORDS[name].but(tokens=100, batch=2, first=(0, 45), null=True)
+    assert error(case, tuning) < FP16_BOUND
+
+
+@pytest.mark.parametrize("kernel", ["bytes", "words"])
+@pytest.mark.parametrize(("tokens", "ring", "ring_from"), [(45, 16, None), (45, 16, 40), (45, 20, 1), (45, 45, 0)])
+@pytest.mark.parametrize("passes", [1, 2])
+def test_window_of_either_kernel(kernel, tokens: int, ring: int, ring_from: int | None, passes: int) -> None:
+    case = DECOUPLED.but(tokens=tokens, ring=ring, ring_from=ring_from, passes=passes, batch=2, null=True, first=(0, 3))
+    assert error(case, Tuning(block_n=16, kernel=kernel)) < FP16_BOUND
+
+
+def test_words_are_refused_where_blocks_have_odd_bytes() -> None:
+    case = Case((("q4_0", 12, 6),), ("q4_0", 12, 6), heads=8, cached_heads=8)
+    with pytest.raises(ValueError, match="words"):
+        error(case, Tuning(kernel="words"))
+
+
+@pytest.mark.parametrize("kernel", ["bytes", "words"])
+@pytest.mark.parametrize("kind", ["fp16", "fp8", "q8_0", "q4_0", "nf4"])
+def test_nothing_outside_the_tensors_is_touched(kind: str, kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    from triton.runtime.interpreter import InterpreterBuilder as Builder
+
+    from bottleneck_core.kernels import triton_decode, triton_words
+
+    fence = Fence()
+    load, store = Builder.create_masked_load, Builder.create_masked_store
+
+    def fenced_load(self, pointers, mask, *rest):
+        fence.check(pointers.data, mask.data, pointers.get_element_ty().primitive_bitwidth // 8)
+        return load(self, pointers, mask, *rest)
+
+    def fenced_store(self, pointers, value, mask, *rest):
+        fence.check(pointers.data, mask.data, pointers.get_element_ty().primitive_bitwidth // 8)
+        return store(self, pointers, value, mask, *rest)
+
+    monkeypatch.setattr(Builder, "create_masked_load", fenced_load)
+    monkeypatch.setattr(Builder, "create_masked_store", fenced_store)
+    for module, name in ((triton_decode, "spans"), (triton_decode, "merge"), (triton_words, "word_spans")):
+        monkeypatch.setattr(module, name, fence.wrap(getattr(module, name)))
+    ring = 0 if kind == "fp16" else 20
+    case = DECOUPLED.but(keys=((kind, 12, 32),), value=(kind, 12, 32), tokens=150, ring=ring, null=True)
+    built = build(case.but(batch=2, first=(0, 99)))
+    fence.admit(*built.alive)
+    out = decode(built.q, built.keys, built.value, tuning=Tuning(16, splits=4, kernel=kernel), **built.options)
+    assert np.abs(out.double().numpy() - expected(built)).max() < FP16_BOUND * np.abs(expected(built)).max()
+    assert fence.accesses > 150 * 96

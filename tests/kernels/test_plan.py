@@ -82,6 +82,7 @@ def test_groups_cover_every_head_and_value_once(
 ) -> None:
     shape = Shape(kind, cached, dim, 2 * half_block)
     cut = plan((shape,), shape, cached * repeats, 64, Tuning(group=width))
+    assert not cut.words or all(tile.step and tile.words * 2 >= tile.group_elements for tile in (*cut.keys, cut.value))
     pairs = [pair for columns in cut.columns for pair in columns]
     assert sorted({head for head, _ in pairs}) == list(range(cached * repeats))
     assert len(pairs) == len(set(pairs))

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bottleneck_core.kvcache.formats import NF4_LEVELS, PLAIN, code_bytes, pack, unpack
+from bottleneck_core.kernels.packed import NF4_LEVELS
+from bottleneck_core.kvcache.formats import PLAIN, code_bytes, pack, unpack
 from bottleneck_core.memory.formats import FORMATS
 
 QUANTISED = ("q8_0", "q5_0", "q4_0", "nf4")
