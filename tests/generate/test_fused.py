@@ -75,7 +75,7 @@ def test_a_long_cache_takes_what_was_accounted(mode: str, kind: str) -> None:
     before = torch.cuda.memory_allocated()
     engine = Engine(model, policy, page=1024)
     generator = torch.Generator("cuda").manual_seed(0)
-    for layer, tensors in enumerate(engine.cache.layers):
+    for tensors in engine.cache.layers:
         for begin in range(0, 131_072, 8192):
             rows = {
                 name: torch.randn(1, 8192, tensor.width, device="cuda", generator=generator, dtype=torch.bfloat16)
