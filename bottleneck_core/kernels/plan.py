@@ -38,7 +38,7 @@ class Tuning:
 
 
 class Tile(NamedTuple):
-    """What the kernels know of one cached tensor at compile time. `triton_decode` names the fields in this order."""
+    """What the kernels know of one cached tensor at compile time. `triton_tile` names the fields in this order."""
 
     kind: str
     head_dim: int

@@ -224,10 +224,11 @@ class Fence:
 
     def wrap(self, kernel: Any) -> Any:
         """A kernel whose launches admit their tensors."""
+        fence = self
 
         class Fenced:
-            def __getitem__(_, grid: tuple[int, ...]) -> Callable[..., None]:
-                return lambda *arguments, **options: self._launch(kernel[grid], arguments, options)
+            def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+                return lambda *arguments, **options: fence._launch(kernel[grid], arguments, options)
 
         return Fenced()
 
