@@ -65,7 +65,8 @@ class Probes:
         if here is not None and least is not None:
             seconds += here.seconds - least.seconds
             loss *= here.loss / least.loss if 0 < least.loss < math.inf else 1.0
-        return Guess(seconds=seconds, loss=math.inf if math.isnan(loss) else loss)
+        # Differences of noisy times add up to less than nothing now and then.
+        return Guess(seconds=max(seconds, 0.0), loss=math.inf if math.isnan(loss) else loss)
 
     def _window(self, residual: int, measured: Mapping[str, Guess]) -> Guess | None:
         probe = self.windows.get(residual)

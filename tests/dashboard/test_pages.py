@@ -114,7 +114,7 @@ def test_header_of_the_seed_run(app, shared):
     measured = {metric.label: metric.value for metric in test.metric}
     assert measured["best loss"] == "4.3349 @5,800" and measured["perplexity"] == "76.32"
     assert measured["KV @128k"] == "281 MiB, 5.33× less"
-    assert "bottleneck 96 · null · tiny · 6,000 steps" in texts(test)
+    assert "bottleneck 96 · null · tiny · 45.8M params · 6,000 steps" in texts(test)
     assert test.expander[0].label == "2 things are broken or missing"
     assert "61 of 61 analysis events are errors" in test.expander[0].markdown[0].value
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from bottleneck_core.config import RunConfig
 from bottleneck_core.errors import UserError
+from bottleneck_core.memory import CachePolicy
 from bottleneck_core.tune.decide import Rules
+from bottleneck_core.tune.predict import Guess, Probes
 from bottleneck_core.tune.race import LAST, Unrunnable, race
 from bottleneck_core.tune.search import EXHAUSTIVE, Found, PolicySearch
 from tests.tune.synthetic import FakeMeasure, loss, space
@@ -116,3 +118,12 @@ def test_a_race_times_the_fast_ones_most() -> None:
     assert min(times, key=lambda name: times[name]) == "a" and len(times) == 9
     assert counts["a"] == counts["b"] == counts["i"] > counts["e"] >= counts["h"] == 1
     assert sum(count == counts["a"] for count in counts.values()) == LAST + 1
+
+
+def test_a_predicted_time_is_never_below_zero() -> None:
+    """Noise: every quantised tensor seems faster than fp16 by more than fp16 takes."""
+    policies = [CachePolicy(kinds={"k": "q8_0", "v": "q8_0"}, residual=0), CachePolicy(residual=0)]
+    probes = Probes(["k", "v"], policies)
+    measured = {name: Guess(seconds=0.1, loss=0.0) for name in probes.policies}
+    measured[probes.name(probes.plain)] = Guess(seconds=1.0, loss=0.0)
+    assert probes.guess(policies[0], measured).seconds == 0.0
