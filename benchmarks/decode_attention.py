@@ -140,7 +140,7 @@ def tunings(case: Case) -> list[Tuning]:
     tried = [Tuning(n, warps, stages, 0, group, registers, kernel="words") for n, warps, stages, registers in words]
     tried[2:2] = [Tuning(*by_bytes[0], group=group, kernel="bytes")]
     tried += [Tuning(*shape, group=group, kernel="bytes") for shape in by_bytes[1:]]
-    return [*tried, replace(tried[0], fold=False)] if case.value[0] in ("q8_0", "q4_0") else tried
+    return [*tried[:3], replace(tried[0], fold=False), *tried[3:]] if case.value[0] in ("q8_0", "q4_0") else tried
 
 
 PROGRAMS = (4, 6, 8, 10, 12, 20, 32, 48)  # a multiprocessor, tried for the best tunings

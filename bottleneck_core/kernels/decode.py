@@ -18,8 +18,7 @@ from torch import Tensor
 from bottleneck_core.kernels.packed import PackedTensor
 from bottleneck_core.kernels.plan import Plan, Tuning, plan, power_of_two, refusal
 
-PROGRAMS_A_PROCESSOR = 8  # programs wanted on each multiprocessor: several run at once, and uneven ends even out
-WORD_PROGRAMS = 8  # the same where a program is one or two warps
+MERGED_AT_ONCE = 512  # partial results of a head that the merge loads together
 FEWEST_TILES = 4  # a span shorter than this costs more in the merge than it saves
 
 
@@ -107,9 +106,11 @@ def decode(
     if not outputs.final:
         padded = power_of_two(values.head_dim)
         merge: Any = triton_decode.merge[(call.batch * call.heads,)]
+        early = _early(q.device)
         merge(
             outputs.parts, outputs.lse, outputs.out, outputs.lines,
-            D=values.head_dim, D_PAD=padded, S=max(16, min(128, 8192 // padded)),
+            D=values.head_dim, D_PAD=padded, S=max(16, min(MERGED_AT_ONCE, 16384 // padded)), EARLY=early, num_warps=8,
+            **({"launch_pdl": True} if early else {}),
         )  # fmt: skip
     return outputs.out
 
@@ -204,7 +205,8 @@ class _Call:
             "H": self.heads, "REP": self.heads // self.values.heads, "KT": self.q.size(-1), "GROUPS": cut.groups,
             "NULL_DIM": power_of_two(max(key.head_dim for key in self.keys)), "PAGE": self.page, "N": cut.block_n,
             "C": cut.padded_columns, "HAS_NULL": self.null_k is not None, "HAS_FIRST": self.first is not None,
-            "FINAL": to.final, "WIDE": _interpreted(), "num_warps": cut.num_warps, "num_stages": cut.num_stages,
+            "FINAL": to.final, "WIDE": _interpreted(), "EARLY": not to.final and _early(self.q.device),
+            "num_warps": cut.num_warps, "num_stages": cut.num_stages,
         }  # fmt: skip
 
 
@@ -213,7 +215,7 @@ def _spans(cut: Plan, batch: int, tokens: int, tuning: Tuning, device: torch.dev
     tiles = -(-tokens // cut.block_n)
     wanted = tuning.splits
     if not wanted:
-        programs = (WORD_PROGRAMS if cut.words else PROGRAMS_A_PROCESSOR) * _processors(device)
+        programs = cut.programs * _processors(device)
         wanted = min(-(-programs // (batch * cut.groups)), -(-tiles // FEWEST_TILES))
     each = -(-tiles // max(1, min(wanted, tiles)))
     return -(-tiles // each), each
@@ -237,6 +239,12 @@ def _pointers(tensor: PackedTensor, absent: Tensor) -> tuple[Tensor, Tensor, Ten
     """Addresses of codes, addresses of scales, window; what the tensor has not is never read."""
     scales = tensor.codes if tensor.scales is None else tensor.scales
     return tensor.codes, scales, absent if tensor.ring is None else tensor.ring
+
+
+@lru_cache(maxsize=16)
+def _early(device: torch.device) -> bool:
+    """Whether a kernel can be launched before the one that it waits for has ended (from Hopper on)."""
+    return not _interpreted() and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def _interpreted() -> bool:

@@ -18,7 +18,9 @@ MOST_REACH = 2  # blocks that a key head may span before its scales multiply the
 WORD_KINDS = ("q8_0", "q4_0", "nf4")  # quantised kinds that `triton_words` reads
 MOST_WORD_BLOCKS = 8  # a group's, each a load of its own
 NARROW_FP16 = 128  # values a row: up to there, words are 5 % faster than the plain kernel at a width of 96 on an H200
-NARROW_ROW = 96  # words; two warps hold a tile of it in 128 registers a thread, and 16 warps share a multiprocessor
+NARROW_ROW = 96  # words; one warp holds 64 tokens of it in registers and never waits at a barrier
+PROGRAMS = 8  # a multiprocessor
+NARROW_PROGRAMS = 6  # where narrow fp16 rows are words: 107 us against 112 with 8 at a width of 96 on an H200
 WIDEST_HEAD = 512
 TILE_BYTES = 40 * 1024  # of keys and values a tile, as fp16: two or three tiles in flight fit a Hopper SM
 
@@ -33,7 +35,7 @@ class Tuning:
     splits: int = 0  # spans of tokens a batch row and group
     group: int = 0  # values of one tensor a program reads a row
     registers: int = 0  # most a thread
-    fold: bool = False  # words: a key's code keeps the offset of its packing, which leaves with the score
+    fold: bool = True  # words: a key's code keeps the offset of its packing, which leaves with the score
     kernel: Literal["", "bytes", "words"] = ""  # the matrix element; words are refused where they do not fit
 
 
@@ -74,6 +76,7 @@ class Plan:
     num_stages: int
     registers: int | None
     words: bool  # `triton_words` takes it, else `triton_decode`
+    programs: int  # wanted on each multiprocessor: several run at once, and uneven ends even out
 
 
 def refusal(keys: tuple[Shape, ...], value: Shape, heads: int, page: int) -> str | None:
@@ -123,7 +126,6 @@ def plan(keys: tuple[Shape, ...], value: Shape, heads: int, page: int, tuning: T
     padded = max(8 if words else 16, power_of_two(max(map(len, columns))))
     block_n = min(tuning.block_n or (64 if words else _block_n((*tiles, value_tile))), page & -page)
     narrow = words and sum(tile.words for tile in (*tiles, value_tile)) <= NARROW_ROW
-    default_registers = 128 if narrow and not (tuning.block_n or tuning.num_warps) else None
     return Plan(
         keys=tuple(tiles),
         value=value_tile,
@@ -132,10 +134,11 @@ def plan(keys: tuple[Shape, ...], value: Shape, heads: int, page: int, tuning: T
         columns=columns,
         padded_columns=padded,
         block_n=block_n,
-        num_warps=tuning.num_warps or (2 if narrow else 4),
-        num_stages=tuning.num_stages or (2 if words and not narrow_fp16 else 3),
-        registers=tuning.registers or default_registers,
+        num_warps=tuning.num_warps or (1 if narrow and not narrow_fp16 else 4),
+        num_stages=tuning.num_stages or (2 if words else 3),
+        registers=tuning.registers or None,
         words=words,
+        programs=NARROW_PROGRAMS if words and narrow_fp16 else PROGRAMS,
     )
 
 

@@ -101,14 +101,15 @@ def outputs(head, column_block, block0, HIGH: tl.constexpr, T: tl.constexpr, REP
 @triton.jit
 def stored(codes, batch, start, visible, block0, T: tl.constexpr, N: tl.constexpr, PAGE: tl.constexpr):
     """(N, E) the group's stored elements of N rows from position `start` on; hidden rows are 0."""
+    page = tl.load(codes + start // PAGE)
     if T[KIND] == "fp32":
-        row = page_rows(codes, batch, start, tl.float32, T[ROW], PAGE)
+        row = page_rows(page, batch, start, tl.float32, T[ROW], PAGE)
     elif T[KIND] == "fp16":
-        row = page_rows(codes, batch, start, tl.float16, T[ROW], PAGE)
+        row = page_rows(page, batch, start, tl.float16, T[ROW], PAGE)
     elif T[KIND] == "bf16":
-        row = page_rows(codes, batch, start, tl.bfloat16, T[ROW], PAGE)
+        row = page_rows(page, batch, start, tl.bfloat16, T[ROW], PAGE)
     else:
-        row = page_rows(codes, batch, start, tl.uint8, T[ROW], PAGE)
+        row = page_rows(page, batch, start, tl.uint8, T[ROW], PAGE)
     j = tl.arange(0, T[ELEMENTS])
     inside = j < T[GROUP_ELEMENTS]
     if T[STEP] == 0:
@@ -120,7 +121,7 @@ def stored(codes, batch, start, visible, block0, T: tl.constexpr, N: tl.constexp
 @triton.jit
 def scale_rows(scales, batch, start, visible, block0, T: tl.constexpr, N: tl.constexpr, PAGE: tl.constexpr):
     """(N, M) the group's scales of N rows from position `start` on; hidden rows are 0."""
-    row = page_rows(scales, batch, start, tl.float16, T[BLOCKS], PAGE)
+    row = page_rows(tl.load(scales + start // PAGE), batch, start, tl.float16, T[BLOCKS], PAGE)
     j = tl.arange(0, T[SCALE_COLUMNS])
     inside = j < T[GROUP_BLOCKS]
     if T[STEP] == 0:

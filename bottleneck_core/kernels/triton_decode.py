@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from bottleneck_core.kernels.triton_bytes import diagonal, first_block, key_scale_map, outputs
 from bottleneck_core.kernels.triton_softmax import absorb, part_scores
@@ -39,12 +40,15 @@ def spans(
     H: tl.constexpr, REP: tl.constexpr, KT: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr,
     NULL_DIM: tl.constexpr, PAGE: tl.constexpr, N: tl.constexpr, C: tl.constexpr,
     HAS_NULL: tl.constexpr, HAS_FIRST: tl.constexpr, HAS_RING: tl.constexpr, FINAL: tl.constexpr, WIDE: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """Attention of one span of tokens, normalised: out (B, H, lines, V), lse (B, H, lines) in powers of two.
 
     A span writes line line0 + its number. FINAL: there is one span, and no lse is wanted. The last span takes the
     window, the first one the null key.
     """
+    if EARLY:
+        gdc_launch_dependents()
     program = tl.program_id(0)
     group = program % GROUPS
     split = (program // GROUPS) % splits
@@ -173,8 +177,10 @@ def spans(
 
 
 @triton.jit(do_not_specialize=["splits"])
-def merge(parts, lse, out, splits, D: tl.constexpr, D_PAD: tl.constexpr, S: tl.constexpr):
+def merge(parts, lse, out, splits, D: tl.constexpr, D_PAD: tl.constexpr, S: tl.constexpr, EARLY: tl.constexpr):
     """parts (B * H, splits, D) fp32 and lse (B * H, splits) of the spans -> out (B * H, D)."""
+    if EARLY:  # started while the spans were still at work
+        gdc_wait()
     line = tl.program_id(0)
     d = tl.arange(0, D_PAD)
     m = tl.full((1,), float("-inf"), tl.float32)

@@ -39,14 +39,14 @@ LEVELS: tl.constexpr = tl.constexpr(NF4_LEVELS)
 
 
 @triton.jit
-def product(a, b, WIDE: tl.constexpr):
-    """a @ b, summed in float32. WIDE: the CPU interpreter, whose product knows no bfloat16."""
+def product(a, b, WIDE: tl.constexpr, start=None):
+    """start + a @ b, summed in float32. WIDE: the CPU interpreter, whose product knows no bfloat16."""
     if WIDE:
-        out = tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+        out = tl.dot(a.to(tl.float32), b.to(tl.float32), acc=start, input_precision="ieee")
     elif a.dtype == tl.float32:
-        out = tl.dot(a, b, input_precision="tf32x3")
+        out = tl.dot(a, b, acc=start, input_precision="tf32x3")
     else:
-        out = tl.dot(a, b)
+        out = tl.dot(a, b, acc=start)
     return out
 
 
@@ -63,10 +63,9 @@ def operand(x, T: tl.constexpr):
 
 
 @triton.jit
-def page_rows(pages, batch, start, ELEMENT: tl.constexpr, LENGTH: tl.constexpr, PAGE: tl.constexpr):
-    """Pointer to the row of position `start` in its page, whose rows are LENGTH elements."""
-    page = tl.load(pages + start // PAGE).to(tl.pointer_type(ELEMENT))
-    page = tl.multiple_of(page, 16)
+def page_rows(page, batch, start, ELEMENT: tl.constexpr, LENGTH: tl.constexpr, PAGE: tl.constexpr):
+    """Pointer to the row of position `start` in the page at address `page`, whose rows are LENGTH elements."""
+    page = tl.multiple_of(page.to(tl.pointer_type(ELEMENT)), 16)
     return page + (batch.to(tl.int64) * PAGE + start % PAGE) * LENGTH
 
 

@@ -25,6 +25,7 @@ from bottleneck_core.kernels.triton_tile import (
     KIND,
     OFFSET,
     ROW,
+    SCALES,
     WIDTH,
     WORDS,
     page_rows,
@@ -84,44 +85,49 @@ def word_outputs(out, total, head, block0, line, PLANE: tl.constexpr, T: tl.cons
 
 @triton.jit
 def word_rows(
-    codes, batch, start, visible, block0, T: tl.constexpr, N: tl.constexpr, PAGE: tl.constexpr, TURNED: tl.constexpr
+    page, batch, start, visible, block0, T: tl.constexpr, N: tl.constexpr, PAGE: tl.constexpr, TURNED: tl.constexpr
 ):
-    """(N, E) the group's words of N rows from position `start` on; TURNED: (E, N)."""
+    """(N, E) the group's words of N rows from position `start` on, in the codes' page; TURNED: (E, N)."""
     PER_WORD: tl.constexpr = 1 if T[KIND] == "fp16" else 2
     if T[KIND] == "fp16":
-        row = page_rows(codes, batch, start, tl.float16, T[ROW], PAGE)
+        row = page_rows(page, batch, start, tl.float16, T[ROW], PAGE)
     else:
-        row = page_rows(codes, batch, start, tl.uint16, T[ROW] // PER_WORD, PAGE)
+        row = page_rows(page, batch, start, tl.uint16, T[ROW] // PER_WORD, PAGE)
     row += block0 * (T[CODE] // PER_WORD)
     j = tl.arange(0, T[WORDS])
     n = tl.arange(0, N)
     inside = j < T[GROUP_ELEMENTS] // PER_WORD
+    # Codes of hidden rows are finite whatever they are, and their scales are read as 0; fp16 may hold anything there.
+    EITHER: tl.constexpr = T[SCALES] != "none"
     if TURNED:
         address = n[None, :] * (T[ROW] // PER_WORD) + j[:, None]
-        mask = visible[None, :] & inside[:, None]
+        mask = (visible | EITHER)[None, :] & inside[:, None]
     else:
         address = n[:, None] * (T[ROW] // PER_WORD) + j[None, :]
-        mask = visible[:, None] & inside[None, :]
+        mask = (visible | EITHER)[:, None] & inside[None, :]
     return tl.load(row + address, mask=mask, other=0)
 
 
 @triton.jit
-def block_scales(scales, batch, start, visible, block, T: tl.constexpr, N: tl.constexpr, PAGE: tl.constexpr):
-    """(N,) the scales of one block of N rows."""
-    row = page_rows(scales, batch, start, tl.float16, T[BLOCKS], PAGE)
-    return tl.load(row + block + tl.arange(0, N) * T[BLOCKS], mask=visible, other=0.0)
+def block_scales(page, batch, start, begin, tokens, block0, T: tl.constexpr, N: tl.constexpr, PAGE: tl.constexpr):
+    """A tuple of (N,): the scales of each of the group's blocks, in the scales' page."""
+    row = page_rows(page, batch, start, tl.float16, T[BLOCKS], PAGE) + block0
+    n = tl.arange(0, N)
+    visible = (start + n >= begin) & (start + n < tokens)
+    out = (tl.load(row + n * T[BLOCKS], mask=visible, other=0.0),)
+    COUNT: tl.constexpr = 1 if T[SCALES] == "none" else T[GROUP_BLOCKS]
+    for b in tl.static_range(1, COUNT):
+        out = out + (tl.load(row + b + n * T[BLOCKS], mask=visible, other=0.0),)  # noqa: RUF005 - Triton cannot unpack
+    return out
 
 
 @triton.jit
-def spread(
-    scales, batch, start, visible, block0, T: tl.constexpr, N: tl.constexpr, PAGE: tl.constexpr, TURNED: tl.constexpr
-):
+def spread(scales, T: tl.constexpr, TURNED: tl.constexpr):
     """(N, E) fp16: each word's scale; TURNED: (E, N). The choice by word is known when the program is compiled."""
     AXIS: tl.constexpr = 0 if TURNED else 1
     block = tl.expand_dims(tl.arange(0, T[WORDS]) // (T[CODE] // 2), 1 - AXIS)
-    out = tl.expand_dims(block_scales(scales, batch, start, visible, block0, T, N, PAGE), AXIS)
+    out = tl.expand_dims(scales[0], AXIS)
     COUNT: tl.constexpr = T[GROUP_BLOCKS]
     for b in tl.static_range(1, COUNT):
-        other = block_scales(scales, batch, start, visible, block0 + b, T, N, PAGE)
-        out = tl.where(block >= b, tl.expand_dims(other, AXIS), out)
+        out = tl.where(block >= b, tl.expand_dims(scales[b], AXIS), out)
     return out

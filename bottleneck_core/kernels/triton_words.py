@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents
 
 from bottleneck_core.kernels.triton_planes import folds, key_offset, plane
 from bottleneck_core.kernels.triton_tile import (
@@ -43,13 +44,14 @@ from bottleneck_core.kernels.triton_word_rows import (
 
 @triton.jit
 def word_scores(
-    codes, scales, batch, start, visible, head, block0, q0, q1, q2, q3, offset,
-    T: tl.constexpr, REP: tl.constexpr, N: tl.constexpr, PAGE: tl.constexpr, WIDE: tl.constexpr, FOLD: tl.constexpr,
+    code_page, scales, batch, start, visible, head, block0, q0, q1, q2, q3, offset,
+    T: tl.constexpr, REP: tl.constexpr, N: tl.constexpr, C: tl.constexpr, PAGE: tl.constexpr, WIDE: tl.constexpr,
+    FOLD: tl.constexpr,
 ):  # fmt: skip
     """(N, C) unscaled scores of one key part for N rows; q0 to q3 are the queries of the planes."""
-    words = word_rows(codes, batch, start, visible, block0, T, N, PAGE, False)
+    words = word_rows(code_page, batch, start, visible, block0, T, N, PAGE, False)
     if T[SCALES] == "codes":
-        factor = spread(scales, batch, start, visible, block0, T, N, PAGE, False)
+        factor = spread(scales, T, False)
         out = product(plane(words, 0, T, WIDE) * factor, q0, WIDE)
         if T[KIND] != "fp16":
             out += product(plane(words, 1, T, WIDE) * factor, q1, WIDE)
@@ -58,21 +60,21 @@ def word_scores(
             out += product(plane(words, 3, T, WIDE) * factor, q3, WIDE)
     else:
         OFFSET_IN: tl.constexpr = folds(T, FOLD)
-        out = product(plane(words, 0, T, WIDE, OFFSET_IN), q0, WIDE)
-        if T[KIND] != "fp16":
-            out += product(plane(words, 1, T, WIDE, OFFSET_IN), q1, WIDE)
-        if T[CODE] != T[BLOCK]:
-            out += product(plane(words, 2, T, WIDE, OFFSET_IN), q2, WIDE)
-            out += product(plane(words, 3, T, WIDE, OFFSET_IN), q3, WIDE)
         if OFFSET_IN:
-            out -= offset[None, :]
+            out = product(plane(words, 0, T, WIDE, True), q0, WIDE, tl.broadcast_to(-offset[None, :], (N, C)))
+        else:
+            out = product(plane(words, 0, T, WIDE), q0, WIDE)
+        if T[KIND] != "fp16":
+            out = product(plane(words, 1, T, WIDE, OFFSET_IN), q1, WIDE, out)
+        if T[CODE] != T[BLOCK]:
+            out = product(plane(words, 2, T, WIDE, OFFSET_IN), q2, WIDE, out)
+            out = product(plane(words, 3, T, WIDE, OFFSET_IN), q3, WIDE, out)
     if T[SCALES] == "columns":
         block = (head // REP) * T[HEAD_DIM] // T[BLOCK] - block0
-        scale = block_scales(scales, batch, start, visible, block0, T, N, PAGE).to(tl.float32)[:, None]
+        scale = scales[0].to(tl.float32)[:, None]
         COUNT: tl.constexpr = T[GROUP_BLOCKS]
         for b in tl.static_range(1, COUNT):
-            other = block_scales(scales, batch, start, visible, block0 + b, T, N, PAGE).to(tl.float32)
-            scale = tl.where((block >= b)[None, :], other[:, None], scale)
+            scale = tl.where((block >= b)[None, :], scales[b].to(tl.float32)[:, None], scale)
         out *= scale
     return out
 
@@ -86,8 +88,11 @@ def word_spans(
     H: tl.constexpr, REP: tl.constexpr, KT: tl.constexpr, GROUPS: tl.constexpr,
     NULL_DIM: tl.constexpr, PAGE: tl.constexpr, N: tl.constexpr, C: tl.constexpr,
     HAS_NULL: tl.constexpr, HAS_FIRST: tl.constexpr, FINAL: tl.constexpr, WIDE: tl.constexpr, FOLD: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """Attention of one span of tokens, normalised: out (B, H, lines, V), lse (B, H, lines) in powers of two."""
+    if EARLY:
+        gdc_launch_dependents()
     program = tl.program_id(0)
     group = program % GROUPS
     split = (program // GROUPS) % splits
@@ -150,18 +155,33 @@ def word_spans(
         begin = tl.load(first + batch)
     tile0 = tl.maximum(split * tiles_a_split, begin // N)
     tile1 = tl.minimum((split + 1) * tiles_a_split, (tokens + N - 1) // N)
+    # Codes are loaded ahead by the compiler's pipeline. It leaves out scales, two bytes each, and the pages' addresses:
+    # those are loaded one tile before their use here, which waits for memory four times a tile otherwise.
+    start = tile0 * N
+    page = tl.minimum(start, tokens - 1) // PAGE
+    after = tl.minimum(start + N, tokens - 1) // PAGE
+    k0_page, k1_page, v_page = tl.load(k0_codes + page), tl.load(k1_codes + page), tl.load(v_codes + page)
+    k0_now = block_scales(tl.load(k0_scales + page), batch, start, begin, tokens, k0_block, K0, N, PAGE)
+    k1_now = block_scales(tl.load(k1_scales + page), batch, start, begin, tokens, k1_block, K1, N, PAGE)
+    v_now = block_scales(tl.load(v_scales + page), batch, start, begin, tokens, v_block, V, N, PAGE)
+    k0_after, k1_after, v_after = tl.load(k0_scales + after), tl.load(k1_scales + after), tl.load(v_scales + after)
     for tile in range(tile0, tile1):
         start = tile * N
+        k0_next = block_scales(k0_after, batch, start + N, begin, tokens, k0_block, K0, N, PAGE)
+        k1_next = k1_now
+        if PARTS > 1:
+            k1_next = block_scales(k1_after, batch, start + N, begin, tokens, k1_block, K1, N, PAGE)
+        v_next = block_scales(v_after, batch, start + N, begin, tokens, v_block, V, N, PAGE)
         n = start + tl.arange(0, N)
         visible = (n >= begin) & (n < tokens)
         scores = word_scores(
-            k0_codes, k0_scales, batch, start, visible, head, k0_block, k0_q0, k0_q1, k0_q2, k0_q3, k0_offset,
-            K0, REP, N, PAGE, WIDE, FOLD,
+            k0_page, k0_now, batch, start, visible, head, k0_block, k0_q0, k0_q1, k0_q2, k0_q3, k0_offset,
+            K0, REP, N, C, PAGE, WIDE, FOLD,
         )  # fmt: skip
         if PARTS > 1:
             scores += word_scores(
-                k1_codes, k1_scales, batch, start, visible, head, k1_block, k1_q0, k1_q1, k1_q2, k1_q3, k1_offset,
-                K1, REP, N, PAGE, WIDE, FOLD,
+                k1_page, k1_now, batch, start, visible, head, k1_block, k1_q0, k1_q1, k1_q2, k1_q3, k1_offset,
+                K1, REP, N, C, PAGE, WIDE, FOLD,
             )  # fmt: skip
         scores = tl.where(visible[:, None], scores * scale2, float("-inf"))
         m_new = tl.maximum(m, tl.max(scores, 0))
@@ -171,9 +191,9 @@ def word_spans(
         mass = mass * keep[None, :] + weight
         m = m_new
         weight = weight.to(tl.float16)
-        words = word_rows(v_codes, batch, start, visible, v_block, V, N, PAGE, True)
+        words = word_rows(v_page, batch, start, visible, v_block, V, N, PAGE, True)
         if V[SCALES] == "codes":
-            factor = spread(v_scales, batch, start, visible, v_block, V, N, PAGE, True)
+            factor = spread(v_now, V, True)
             sum0 = sum0 * keep[None, :] + product(plane(words, 0, V, WIDE) * factor, weight, WIDE)
             sum1 = sum1 * keep[None, :] + product(plane(words, 1, V, WIDE) * factor, weight, WIDE)
             if V[CODE] != V[BLOCK]:
@@ -183,6 +203,13 @@ def word_spans(
             sum0 = sum0 * keep[None, :] + product(plane(words, 0, V, WIDE), weight, WIDE)
             if V[KIND] != "fp16":
                 sum1 = sum1 * keep[None, :] + product(plane(words, 1, V, WIDE), weight, WIDE)
+        k0_now, k1_now, v_now = k0_next, k1_next, v_next
+        page = tl.minimum(start + N, tokens - 1) // PAGE
+        after = tl.minimum(start + 2 * N, tokens - 1) // PAGE
+        k0_page, v_page = tl.load(k0_codes + page), tl.load(v_codes + page)
+        k0_after, v_after = tl.load(k0_scales + after), tl.load(v_scales + after)
+        if PARTS > 1:
+            k1_page, k1_after = tl.load(k1_codes + page), tl.load(k1_scales + after)
 
     total = tl.sum(mass, 0)  # (C,)
     safe = tl.where(total > 0, total, 1.0)  # a span may be hidden wholly: its sums are 0
