@@ -100,7 +100,7 @@ def _session(config: RunConfig, world: World, console: bool) -> TrainResult:
             start.paths,
             view if world.is_main else LiveView(),
             device=runtime.device_name,
-            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            command=shlex.join(_command()),
         )
         stack.callback(recorder.close)
         for warning in warnings:
@@ -117,7 +117,7 @@ def _session(config: RunConfig, world: World, console: bool) -> TrainResult:
             data_sha256=tokens.sha256,
         )
         if checkpoint is None:
-            recorder.begin(runtime.environment(), sys.argv, _data_facts(config, tokens, batches))
+            recorder.begin(runtime.environment(), _command(), _data_facts(config, tokens, batches))
         else:
             trainer.load(checkpoint)
             recorder.resume(trainer.step, trainer.observed, str(checkpoint.path))
@@ -153,6 +153,13 @@ def _batches(config: RunConfig, tokens: TokenFile, runtime: Runtime, world: Worl
     )
 
 
+def _command() -> list[str]:
+    """This process's words, without the folders that the program happens to be installed in."""
+    program = Path(sys.argv[0])
+    name = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
+    return [*name, *sys.argv[1:]]
+
+
 def _check_selections(config: RunConfig) -> None:
     """A mistake in the probe's layers and heads is told before anything is written."""
     parse_selection(config.analysis_layers, config.n_layer, "layer")
@@ -164,7 +171,7 @@ def _describe_run(paths: RunPaths, config: RunConfig, runtime: Runtime, tokens: 
     atomic_write_text(paths.config, config.model_dump_json(indent=2) + "\n")
     write_manifest(
         paths.manifest,
-        argv=sys.argv,
+        argv=_command(),
         runtime=runtime.describe(),
         gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         seeds={"init": config.seed, "data": config.seed, "dropout": config.seed},
