@@ -85,11 +85,12 @@ class Chart {
       icon: Plotly.Icons.home,
       click: () => this.reset(),
     };
-    await Plotly.react(this.div, this.frame.figure.data, this.layout(), {
+    this.drawing = Plotly.react(this.div, this.frame.figure.data, this.layout(), {
       displaylogo: false,
       doubleClick: false,
       modeBarButtons: [["zoom2d", "pan2d", resetButton, "toImage"]],
     });
+    await this.drawing;
     if (this.listening || this.gone) return;
     this.listening = true;
     this.div.on("plotly_relayout", (event) => this.onRelayout(event));
@@ -130,8 +131,10 @@ class Chart {
     window.removeEventListener("pointerdown", this.onPress, true);
     window.removeEventListener("pointerup", this.onRelease, true);
     window.removeEventListener("pointercancel", this.onRelease, true);
-    if (window.Plotly) Plotly.purge(this.div);
     this.div.remove();
+    // A drawing under way ends by looking at what purge takes away.
+    const purge = () => window.Plotly && Plotly.purge(this.div);
+    Promise.resolve(this.drawing).then(purge, purge);
   }
 }
 
