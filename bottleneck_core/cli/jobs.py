@@ -1,9 +1,12 @@
-"""`jobs`: the background jobs below a folder; `jobs stop ID` ends one."""
+"""`jobs`: the background jobs below a folder; its words add one to the queue, order, start, resume and stop them."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +15,28 @@ import tyro
 
 from bottleneck_core.cli.words import read_words
 from bottleneck_core.errors import UserError
-from bottleneck_core.jobs import Job, find_jobs, stop_job
-from bottleneck_core.store.layout import RunPaths
+from bottleneck_core.jobs import Job, find_jobs, queued_jobs
 
-HELP = "List and stop background jobs."
+HELP = "List, queue, order, start, resume and stop background jobs."
 DEFAULT_DIR = Path("runs")
+_WORDS = {
+    "add": "jobs_add",
+    "move": "jobs_change",
+    "start": "jobs_change",
+    "resume": "jobs_change",
+    "stop": "jobs_change",
+    "limit": "jobs_limit",
+    "log": "jobs_change",
+}
 
 
 @dataclass(frozen=True)
 class Words:
-    """List background jobs; `jobs stop ID` stops one, which saves first."""
+    """List background jobs and the queue.
+
+    jobs add -- train ... queues a run; jobs move, start, resume, stop and log take the job's name; jobs limit shows
+    and sets how many jobs a device takes at once. Each has its own --help.
+    """
 
     dir: tyro.conf.Positional[Path] = DEFAULT_DIR
     """parent of the run folders"""
@@ -29,85 +44,65 @@ class Words:
     """print one JSON document and nothing else"""
 
 
-@dataclass(frozen=True)
-class StopWords:
-    """Stop a background job: it is asked to save and end, and killed where it does not."""
-
-    id: tyro.conf.Positional[str]
-    """name of the job, which is that of its run folder, or the folder's path"""
-    runs: Path = DEFAULT_DIR
-    """parent of the run folders"""
-
-
 def main(argv: list[str]) -> int:
-    """Exit codes: 0 listed, or ended by the time this returns; 2 a user's mistake."""
-    if argv[:1] == ["stop"]:
-        if len(argv) == 1:
-            raise UserError("jobs stop needs the job to stop: `jobs` lists them")
-        stop = read_words(StopWords, argv[1:], prog="python -m bottleneck_core jobs stop")
-        return _stop(_find(stop.id, stop.runs))
+    """Exit codes: 0 listed, or done by the time this returns; 2 a user's mistake."""
+    if argv and argv[0] in _WORDS:
+        return importlib.import_module(f"bottleneck_core.cli.{_WORDS[argv[0]]}").main(argv)
     words = read_words(Words, argv, prog="python -m bottleneck_core jobs")
     if not words.dir.is_dir() and words.dir != DEFAULT_DIR:
         raise UserError(f"{words.dir} is no folder: name the parent of the run folders")
     jobs, errors = find_jobs(words.dir)
+    waiting = queued_jobs(words.dir)
+    listed = {os.path.realpath(job.run_dir) for job in jobs}
+    jobs += [job for job in waiting if os.path.realpath(job.run_dir) not in listed]  # of folders elsewhere
+    rows = job_rows(jobs, waiting)
     if words.json:
-        print(json.dumps([_row(job) for job in jobs], indent=2, allow_nan=False))
+        print(json.dumps(rows, indent=2, allow_nan=False))
     else:
-        _print_table(jobs)
+        _print_table(rows, [job.command_line for job in jobs])
     for error in errors:
         print(f"warning: {error}", file=sys.stderr)
     return 0
 
 
-def _row(job: Job) -> dict[str, Any]:
-    return {
-        "id": job.id,
-        "path": str(job.run_dir),
-        "state": job.state,
-        "pid": job.process.pid if job.process else None,
-        "host": job.host,
-        "argv": list(job.argv),
-        "created": job.created,
-        "ended": job.ended,
-        "exit_code": job.exit_code,
-    }
+def job_rows(jobs: list[Job], waiting: list[Job]) -> list[dict[str, Any]]:
+    """Jobs as plain values; `position` counts from 0 in the order of `waiting`, null for what does not wait."""
+    positions = {os.path.realpath(job.run_dir): position for position, job in enumerate(waiting)}
+    return [
+        {
+            "id": job.id,
+            "path": str(job.run_dir),
+            "state": job.state,
+            "position": positions.get(os.path.realpath(job.run_dir)),
+            "device": job.device or None,
+            "nproc": job.nproc,
+            "pid": job.process.pid if job.process else None,
+            "host": job.host,
+            "argv": list(job.argv),
+            "created": job.created,
+            "started": job.started,
+            "ended": job.ended,
+            "exit_code": job.exit_code,
+        }
+        for job in jobs
+    ]
 
 
-def _print_table(jobs: list[Job]) -> None:
-    if not jobs:
-        print("no jobs: `demo` starts one")
+def _print_table(rows: list[dict[str, Any]], commands: list[str]) -> None:
+    if not rows:
+        print("no jobs: `jobs add -- train --size nano` queues one, `demo` starts one")
         return
-    rows = [("job", "state", "pid", "exit", "started", "command")]
-    for job in jobs:
-        pid = str(job.process.pid) if job.process and job.state == "running" else ""
-        code = "" if job.exit_code is None else str(job.exit_code)
-        rows.append((job.id, job.state, pid, code, job.created[:19].replace("T", " "), job.command_line))
+    table: list[tuple[str, ...]] = [("job", "state", "pid", "device", "position", "exit", "created", "command")]
+    for row, command in zip(rows, commands, strict=True):
+        created = row["created"][:19].replace("T", " ")
+        pid = row["pid"] if row["state"] == "running" else None
+        values = (row["id"], row["state"], pid, row["device"], row["position"], row["exit_code"], created, command)
+        table.append(tuple("" if value is None else str(value) for value in values))
+    print_rows(table)
+
+
+def print_rows(rows: Sequence[tuple[str, ...]]) -> None:
+    """A table; the first row is its head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _find(name: str, root: Path) -> Path:
-    """The folder of the job that `name` means: a path, or the name of one below `root`."""
-    for folder in (Path(name), root / name):
-        if RunPaths(folder).job.is_file():
-            return folder
-    jobs, _ = find_jobs(root)
-    found = [job.run_dir for job in jobs if job.id == name]
-    if len(found) > 1:
-        raise UserError(f"{name} is the name of several jobs: give the path, such as {found[0]}")
-    if not found:
-        known = ", ".join(job.id for job in jobs) or "none"
-        raise UserError(f"there is no job {name} in {root} (jobs there: {known}): give its name or its folder")
-    return found[0]
-
-
-def _stop(folder: Path) -> int:
-    stopped = stop_job(folder, on_stage=lambda stage: print(f"{stage} sent, waiting", flush=True))
-    job = stopped.job
-    if stopped.stage is None:
-        print(f"{job.id} had ended before: {job.state}")
-    else:
-        code = "" if job.exit_code is None else f" (exit code {job.exit_code})"
-        print(f"{job.id} ended by {stopped.stage}: {job.state}{code}")
-    return 0

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from bottleneck_core.errors import UserError
-from bottleneck_core.jobs.job import POLITE_SIGNALS, Job
+from bottleneck_core.jobs.family import family, send, wait
+from bottleneck_core.jobs.job import POLITE_SIGNALS, Job, read_job
 
 # Signal and seconds to wait for its effect. A trainer saves on SIGTERM within a step or an evaluation
 # batch.
 LADDER: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 30.0), (signal.SIGKILL, 10.0))
-_POLL_S = 0.02
 _RECORD_S = 30.0  # for the supervisor to write down the end; a sync takes seconds on a busy disk
 
 
@@ -36,27 +34,32 @@ def stop_job(
     ladder: Sequence[tuple[signal.Signals, float]] = LADDER,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Stopped:
-    """Stop the job of `run_dir` and wait until all its processes are gone.
+    """Stop the job of `run_dir` and wait until all its processes are gone; one that waits leaves the queue.
 
     Goes down the `ladder` of signals as far as needed, calling `on_stage` with the name of each as it is
     sent. Raises UserError where there is no job, where it runs on another machine, and where it outlives
     the ladder.
     """
-    job = Job.read(run_dir)
+    job = read_job(run_dir)
     if job is None:
         raise UserError(f"no job was started in {run_dir}: `jobs` lists the folders that have one")
-    if job.state == "running" and not job.is_here:
-        raise UserError(f"the job in {run_dir} runs on {job.host}: stop it there")
-    if job.state != "running":
+    if job.state not in ("queued", "running"):
         return Stopped(stage=None, job=Job.read(run_dir) or job)
+    if not job.is_here:
+        raise UserError(f"the job in {run_dir} {_BEING[job.status]} on {job.host}: stop it there")
 
-    processes = _tree(job)
+    processes = _members(run_dir)
     stage = None
     for signum, seconds in ladder if processes else ():
         stage = signum.name
         on_stage(stage)
-        _send(job, processes, signum)
-        processes = _wait({*processes, *_tree(job)}, seconds)
+        _signal(job, processes, signum)
+
+        def meet(others: list[psutil.Process], signum: signal.Signals = signum) -> None:
+            if signum not in POLITE_SIGNALS:  # politely the command itself tells what it starts
+                send(others, signum)
+
+        processes = wait(processes, seconds, more=lambda: _members(run_dir), found=meet)
         if not processes:
             break
     if processes:
@@ -65,62 +68,37 @@ def stop_job(
     return Stopped(stage=stage, job=_recorded_end(job, stage))
 
 
-def _tree(job: Job) -> list[psutil.Process]:
-    """The command's process, its descendants, the rest of its group: what must be gone before the job is."""
-    leader = job.live_process
-    if leader is None:
+_BEING = {"queued": "waits", "running": "runs"}
+
+
+def _members(run_dir: Path) -> list[psutil.Process]:
+    """What has to go. Read anew: a job that waits may have begun since."""
+    job = Job.read(run_dir)
+    if job is None:
         return []
-    family = {leader}
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family.update(leader.children(recursive=True))
-    for process in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getpgid(process.pid) == leader.pid:
-                family.add(process)
-    return list(family)
+    waiting = job.live_supervisor if job.status == "queued" else None
+    return [*family(job), *([waiting] if waiting else [])]
 
 
-def _send(job: Job, processes: Sequence[psutil.Process], signum: signal.Signals) -> None:
+def _signal(job: Job, processes: Sequence[psutil.Process], signum: signal.Signals) -> None:
     """A polite signal goes through the supervisor, which notes it and hands it to the command's group."""
     supervisor = job.live_supervisor
     with contextlib.suppress(psutil.NoSuchProcess):
         if supervisor is not None and signum in POLITE_SIGNALS:
             supervisor.send_signal(signum)
             return
-    for process in processes:  # one by one: psutil looks at the start time before it signals, killpg does not
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(signum)
+    send(processes, signum)
 
 
 def _recorded_end(job: Job, stage: str | None) -> Job:
     """The job as its supervisor recorded the end; without one it is recorded here, with no exit code."""
     supervisor = job.live_supervisor
     if supervisor is not None:
-        for process in _wait({supervisor}, _RECORD_S):  # it hangs; the job must not look alive for ever
+        for process in wait([supervisor], _RECORD_S):  # it hangs; the job must not look alive for ever
             process.kill()
-            _wait({process}, _RECORD_S)
+            wait([process], _RECORD_S)
     latest = Job.read(job.run_dir) or job
-    if latest.status == "running":
+    if latest.status in ("queued", "running"):
         latest = latest.ended_as("stopped", exit_code=None, stop_signal=stage)
         latest.write()
     return latest
-
-
-def _wait(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Those of `processes` that still live after `seconds`, or none as soon as all have ended.
-
-    psutil.wait_procs also waits for zombies, which nobody here can reap: where init does not, it waits in
-    vain.
-    """
-    deadline = time.monotonic() + seconds
-    while (alive := [process for process in processes if _lives(process)]) and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
-    return alive
-
-
-def _lives(process: psutil.Process) -> bool:
-    """Whether it runs; a zombie does not, it only waits for its parent to look."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

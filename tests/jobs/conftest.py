@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from bottleneck_core.jobs import Job
+from bottleneck_core.jobs.family import family
 
 
 @pytest.fixture
@@ -18,11 +19,25 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "nano_test"
     folder.mkdir()
     yield folder
+    kill(folder)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A parent of run folders with a queue; no process of a job in it lives on."""
+    yield tmp_path
+    for folder in (path.parent for path in tmp_path.rglob("job.json")):
+        kill(folder)
+
+
+def kill(folder: Path) -> None:
+    """The supervisor first, so that it starts nothing more; then all of the command's."""
     with contextlib.suppress(Exception):
         job = Job.read(folder)
-        for identity in (job.process, job.supervisor) if job else ():
-            process = identity.find() if identity else None
-            family = [process, *process.children(recursive=True)] if process else []
-            for member in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    member.kill()
+        assert job is not None
+        for process in filter(None, (job.live_supervisor, *family(job))):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        for process in family(Job.read(folder) or job):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()

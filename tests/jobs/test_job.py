@@ -178,6 +178,20 @@ def test_listing_finds_jobs_and_names_damaged_records(tmp_path: Path, folder: Pa
         job_state(tmp_path / "half")
 
 
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        ("python -m bottleneck_core train --size nano", "train --size nano"),
+        ("python -m torch.distributed.run --standalone --nproc-per-node 2 -m bottleneck_core train", "train"),
+        ("python -m torch.distributed.run --standalone --nproc-per-node 2 other.py", None),
+        ("sh", None),
+    ],
+)
+def test_the_command_for_people(argv: str, shown: str | None, tmp_path: Path) -> None:
+    job = Job(run_dir=tmp_path, argv=tuple(argv.split()), cwd="", host="", boot_id="", created="")
+    assert job.command_line == (shown or argv)
+
+
 def test_no_job(folder: Path) -> None:
     assert job_state(folder) is None and find_jobs(folder) == ([], [])
     with pytest.raises(UserError, match="no job was started in"):
@@ -190,7 +204,9 @@ def test_a_command_that_cannot_be_recorded_does_not_run_on(folder: Path, monkeyp
 
     monkeypatch.setattr(Job, "write", full)
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    supervisor = Supervisor(folder, [sys.executable, "-c", "import time; time.sleep(600)"])
+    command = (sys.executable, "-c", "import time; time.sleep(600)")
+    job = Job(run_dir=folder, argv=command, cwd="", host=socket.gethostname(), boot_id=boot_id(), created="")
+    supervisor = Supervisor(job)
     try:
         with pytest.raises(OSError, match="no space left"):
             supervisor.run(lambda message: pytest.fail(message))

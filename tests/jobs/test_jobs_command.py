@@ -60,7 +60,7 @@ def test_a_name_in_a_group(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["stop"], "jobs stop needs the job to stop"),
+        (["stop"], "jobs stop needs the job's name"),
         (["stop", "nobody", "--runs", "."], "there is no job nobody in . (jobs there: none)"),
         (["nowhere"], "nowhere is no folder"),
         (["--jsn"], "--jsn"),
@@ -84,6 +84,6 @@ def test_nothing_was_ever_started(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["jobs"]) == 0
-    assert capsys.readouterr().out == "no jobs: `demo` starts one\n"
+    assert capsys.readouterr().out == "no jobs: `jobs add -- train --size nano` queues one, `demo` starts one\n"
     assert main(["jobs", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []

@@ -52,7 +52,8 @@ def test_a_ladder_without_its_last_rung_gives_up_with_a_sentence(folder: Path) -
 
 
 @pytest.mark.parametrize(
-    ("on_term", "family"), [("saves", "child"), ("ignores", "child"), ("saves", "daemon"), ("saves", "orphan")]
+    ("on_term", "family"),
+    [("saves", "child"), ("ignores", "child"), ("saves", "daemon"), ("saves", "orphan"), ("saves", "stray")],
 )
 def test_what_the_program_started_ends_with_it(folder: Path, on_term: str, family: str) -> None:
     run_program(folder, on_term=on_term, family=family)
