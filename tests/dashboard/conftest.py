@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from . import browser
+from .browser import ROOT
 from .synthetic import SyntheticRun
 
-ROOT = Path(__file__).resolve().parents[2]
+# Fixtures.
+server, page = browser.server, browser.page
 
 
 class App:
