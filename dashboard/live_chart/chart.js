@@ -54,9 +54,10 @@ class Chart {
     this.frame = frame;
     this.send = send;
     this.div.style.height = `${frame.figure.layout.height}px`;
+    // Asked more than once: an update that was under way meanwhile may answer with the old theme.
     const theme = themeOf(this.div.parentElement);
-    if (theme !== frame.theme && theme !== this.asked) send.theme(theme);
-    this.asked = theme;
+    if (theme === frame.theme) this.asked = 0;
+    else if ((this.asked ??= 0) < 3) send.theme(`${theme} ${++this.asked}`);
     whenPlotly(() => this.draw());
   }
 
