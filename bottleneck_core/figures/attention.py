@@ -52,8 +52,20 @@ def head_lines(
     return _lines(steps, values[:, layer, :], view, "head", title, baseline, height)
 
 
-def head_map(values: NDArray, *, title: str, unit: str, theme: Theme = "light", height: int = 340) -> go.Figure:
-    """`values` (L, H) of one step as a map; layer 0 at the top; x is the head, y the layer."""
+def head_map(
+    values: NDArray,
+    *,
+    title: str,
+    unit: str,
+    limits: tuple[float, float] | None = None,
+    chosen: tuple[int, int] | None = None,
+    theme: Theme = "light",
+    height: int = 340,
+) -> go.Figure:
+    """`values` (L, H) of one step as a map; layer 0 at the top; x is the head, y the layer.
+
+    `limits` fix the colours' range, for maps seen beside or after each other; `chosen` (layer, head) is framed.
+    """
     layers, heads = values.shape
     layout = base_layout(theme, title=title, height=height, right=72)
     layout["hovermode"] = "closest"
@@ -75,6 +87,13 @@ def head_map(values: NDArray, *, title: str, unit: str, theme: Theme = "light", 
         "hoverongaps": False,
         "hovertemplate": "layer %{y}, head %{x}<br>%{z:.4f} " + unit + "<extra></extra>",
     }
+    if limits is not None:
+        heatmap |= {"zmin": limits[0], "zmax": limits[1]}
+    if chosen is not None:
+        layer, head = chosen
+        frame = {"color": ink("text", theme), "width": 2.5}
+        box = {"x0": head - 0.5, "x1": head + 0.5, "y0": layer - 0.5, "y1": layer + 0.5}
+        layout["shapes"] = [{"type": "rect", **box, "line": frame}]
     return go.Figure([heatmap], layout)
 
 

@@ -9,7 +9,7 @@ absent.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import h5py
 import numpy as np
@@ -157,6 +157,12 @@ class StepGroups:
             if found is not None:
                 values[row, : len(found)] = found
         return values
+
+    def svd_at(self, head: Head, rows: Sequence[int]) -> Floats:
+        return self.svd(head, len(self._groups))[list(rows)]
+
+    def heads_with_svd(self) -> list[Head]:
+        return self._svds
 
     def score_parts(self) -> list[str]:
         return []

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import h5py
@@ -47,6 +48,8 @@ class Layout(Protocol):
     def maps(self) -> list[Head]: ...
     def map(self, head: Head, row: int) -> Floats: ...
     def svd(self, head: Head, rows: int) -> Floats: ...
+    def svd_at(self, head: Head, rows: Sequence[int]) -> Floats: ...
+    def heads_with_svd(self) -> list[Head]: ...
     def score_parts(self) -> list[str]: ...
     def scores(self, part: str, head: Head, row: int) -> Floats: ...
     def definition(self, metric: str) -> str: ...
@@ -138,6 +141,16 @@ class RowLayout:
 
     def svd(self, head: Head, rows: int) -> Floats:
         return self._rows(f"svd/{head_path(head)}", rows, ndim=2)
+
+    def svd_at(self, head: Head, rows: Sequence[int]) -> Floats:
+        name = f"svd/{head_path(head)}"
+        dataset = self._dataset(name)
+        if dataset.ndim != 2 or len(dataset) <= max(rows):
+            raise AnalysisError(f"/{name} has shape {dataset.shape}, without a row {max(rows)}")
+        return np.stack([np.asarray(dataset[row], dtype=np.float32) for row in rows])
+
+    def heads_with_svd(self) -> list[Head]:
+        return heads_in(subgroup(self._file, "svd"))
 
     def score_parts(self) -> list[str]:
         return [part for part in SCORE_PARTS if heads_in(subgroup(self._file, f"{part}_scores"))]

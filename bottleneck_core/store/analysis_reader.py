@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -190,6 +190,16 @@ class AnalysisFile:
         """Singular values of one head's maps, descending, mean over the probe windows, [S, T]."""
         with self._reading() as layout:
             return layout.svd((layer, head), len(self._steps))
+
+    def svd_at(self, layer: int, head: int, steps: Sequence[int]) -> Floats:
+        """As `svd`, of some probes only, [len(steps), T]; `steps` are indices as in `map`, at least one."""
+        with self._reading() as layout:
+            return layout.svd_at((layer, head), [self._row(step) for step in steps])
+
+    def heads_with_svd(self) -> list[Head]:
+        """(layer, head) of all stored singular values."""
+        with self._reading() as layout:
+            return layout.heads_with_svd()
 
     @property
     def score_parts(self) -> list[str]:

@@ -58,6 +58,14 @@ def test_map_puts_layer_zero_on_top():
     np.testing.assert_array_equal(heatmap.z[1], VALUES[-1, 1])
 
 
+def test_maps_seen_after_each_other_share_limits_and_frame_the_chosen_head():
+    figure = head_map(VALUES[-1], title="Entropy", unit="nats", limits=(0.0, 30.0), chosen=(1, 2))
+    assert (figure.data[0].zmin, figure.data[0].zmax) == (0, 30)
+    frame = figure.layout.shapes[0]
+    assert (frame.x0, frame.x1, frame.y0, frame.y1) == (1.5, 2.5, 0.5, 1.5)
+    assert not head_map(VALUES[-1], title="Entropy", unit="nats").layout.shapes
+
+
 def uniform_map(tokens, null):
     """Rows of uniform attention; the last column is the null key."""
     rows = np.zeros((tokens, tokens + 1))

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from analysis_rows import ATTN, HEADS, LAYERS, WEIGHTS, T, assert_holds, create, row
+from analysis_rows import ATTN, CHOSEN, HEADS, LAYERS, WEIGHTS, T, assert_holds, create, row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -194,6 +194,17 @@ def test_a_file_replaced_by_one_with_other_steps_says_so(tmp_path: Path) -> None
     assert_holds(path, [0, 1, 5])
 
 
+def test_singular_values_of_some_probes(tmp_path: Path) -> None:
+    path = tmp_path / "analysis.h5"
+    with create(path) as writer:
+        for step in (0, 10, 20):
+            writer.append(step, **row(step))
+    file = AnalysisFile.open(path)
+    found = file.svd_at(2, 3, [-1, 0])
+    np.testing.assert_array_equal(found, [row(20)["svd"][2, 3], row(0)["svd"][2, 3]])
+    assert file.heads_with_svd() == sorted(CHOSEN)
+
+
 def test_questions_without_an_answer(tmp_path: Path) -> None:
     path = tmp_path / "analysis.h5"
     with create(path, save_scores=False, probe_tokens=None) as writer:
@@ -207,6 +218,8 @@ def test_questions_without_an_answer(tmp_path: Path) -> None:
         lambda: file.map(0, 1, step=1),
         lambda: file.map(0, 1, step=-2),
         lambda: file.svd(9, 9),
+        lambda: file.svd_at(9, 9, [0]),
+        lambda: file.svd_at(0, 1, [1]),
         lambda: file.scores("sem", 0, 1),
         lambda: file.definition("distance"),
     ]

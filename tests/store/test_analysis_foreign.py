@@ -92,7 +92,14 @@ def test_maps_and_singular_values(tmp_path: Path) -> None:
     values = file.svd(3, 0)
     assert values.shape == (len(STEPS), T) and np.isnan(values[1]).all()
     np.testing.assert_allclose(values[0], np.linalg.svd(stored[0, (3, 0)], compute_uv=False), atol=1e-6)
-    for question in (lambda: file.map(0, 0), lambda: file.svd(1, 1), lambda: file.map(0, 1, step=4)):
+    np.testing.assert_array_equal(file.svd_at(3, 0, [-1, 0]), values[[-1, 0]])
+    assert file.heads_with_svd() == sorted({head for _, head in stored})
+    for question in (
+        lambda: file.map(0, 0),
+        lambda: file.svd(1, 1),
+        lambda: file.svd_at(1, 1, [0]),
+        lambda: file.map(0, 1, step=4),
+    ):
         with pytest.raises(AnalysisError, match=r"analysis\.h5: "):
             question()
 
