@@ -35,8 +35,9 @@ class Words(Settings):
     """What `sample` asks beside the settings of a run."""
 
     run: str | None = setting(None, "run folder whose best checkpoint to use; the same as --ckpt")
-    prompt: str | None = setting(None, "prompt as text")
+    prompt: str | None = setting(None, "prompt as text; - reads it from the standard input")
     prompts: str | None = setting(None, "file with one prompt a line: all are continued in one batch")
+    policies: str | None = setting(None, "with --json-lines: cache policies to continue side by side, P;P;...")
     top_p: float = setting(1.0, "keep the most likely tokens up to this share together", gt=0, le=1)
     stop: str | None = setting(None, "stop at this token: an id, or text that is one token")
     seed: int = setting(1337, "seed of the draws", ge=0)
@@ -47,15 +48,23 @@ class Words(Settings):
 def main(argv: list[str]) -> int:
     """Exit codes: 0 done, 2 a user's mistake, 130 interrupted."""
     given, switches = read_flags(
-        argv, prog=PROG, description=HELP, groups=_GROUPS, own=Words, switches=("json", "no_save")
+        argv, prog=PROG, description=HELP, groups=_GROUPS, own=Words, switches=("json", "json_lines", "no_save")
     )
     try:
         words = Words(**{name: value for name, value in given.items() if name in Words.model_fields})
     except ValidationError as error:
         raise UserError(describe(error)) from None
     settings = RunConfig.resolve(**{name: value for name, value in given.items() if name not in Words.model_fields})
+    policies = _policies(words, settings, switches)
+    if words.prompt == "-":
+        words = words.model_copy(update={"prompt": sys.stdin.buffer.read().decode("utf-8", errors="replace")})
     trained = open_trained(words.run or settings.ckpt, words.device, words.dtype)
     prompts = _prompts(trained, words, settings, "prompt_tokens" in given)
+    if switches["json_lines"]:
+        records = _stream(trained, prompts[0], words, settings, policies)
+        for record in [] if switches["no_save"] else records:
+            _save(trained, record)
+        return 0
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         warnings.showwarning = _show_warning
@@ -65,6 +74,32 @@ def main(argv: list[str]) -> int:
     if not switches["no_save"]:
         _save(trained, document)
     return 0
+
+
+def _policies(words: Words, settings: RunConfig, switches: dict[str, bool]) -> list[CachePolicy]:
+    """Those of --json-lines, after a look at what does not go with it; none without."""
+    from bottleneck_core.cli.sample_stream import policies_asked
+
+    if not switches["json_lines"]:
+        if words.policies is not None:
+            raise UserError("--policies is for --json-lines: add it, or give one policy with --kv-cache")
+        return []
+    if switches["json"] or words.prompts is not None or settings.self_opt != "none":
+        raise UserError("--json-lines streams one prompt: leave --json, --prompts and --self-opt out")
+    return policies_asked(words.policies, settings)
+
+
+def _stream(
+    trained: Trained, prompt: list[int], words: Words, settings: RunConfig, policies: list[CachePolicy]
+) -> list[dict[str, Any]]:
+    from bottleneck_core.cli.sample_stream import stream
+    from bottleneck_core.generate import Sampling
+    from bottleneck_core.store.samples import sample_record
+
+    sampling = Sampling(temperature=settings.temperature, top_k=settings.top_k, top_p=words.top_p)
+    stop = _stop(trained, words.stop)
+    columns = stream(trained, prompt, policies, settings, sampling=sampling, seed=words.seed, stop=stop)
+    return [sample_record(start, tokens, end) for start, tokens, end in columns]
 
 
 def _prompts(trained: Trained, words: Words, settings: RunConfig, ids_given: bool) -> list[list[int]]:
@@ -148,7 +183,7 @@ def _sample(
         },
         "fused": engine.fallback or "fused",
         "samples": [
-            {"prompt_tokens": prompt, "tokens": stream.tokens, "text": stream.text}
+            {"prompt": stream.prompt, "prompt_tokens": prompt, "tokens": stream.tokens, "text": stream.text}
             for prompt, stream in zip(prompts, streams, strict=True)
         ],
     }
@@ -206,38 +241,33 @@ def _say(line: str) -> None:
 
 
 class _Stream:
-    """One text as it grows; shown up to the last character that is whole, since a token may end within one."""
+    """One text as it grows, shown up to the last character that is whole."""
 
     def __init__(self, trained: Trained, prompt: Sequence[int], show: bool) -> None:
-        self.tokenizer = trained.tokenizer
-        self.prompt = list(prompt)
+        from bottleneck_core.generate.pieces import Pieces
+
         self.tokens: list[int] = []
         self.show = show
-        self.shown = 0
-        self._print()
-
-    @property
-    def text(self) -> str:
-        """Prompt and continuation; ids where the model's vocabulary is not at hand."""
-        ids = [*self.prompt, *self.tokens]
-        return " ".join(map(str, ids)) if self.tokenizer is None else self.tokenizer.decode(ids)
+        self._pieces = Pieces(None if trained.tokenizer is None else trained.tokenizer.decode)
+        self.prompt = self.text = self._pieces.extend(prompt)
+        self._print(self.text)
 
     def add(self, token: int) -> None:
         self.tokens.append(token)
-        self._print()
+        self._grow(self._pieces.add(token))
 
     def end(self) -> None:
-        self._print(whole=True)
+        self._grow(self._pieces.rest())
         if self.show:
             print(flush=True)
 
-    def _print(self, whole: bool = False) -> None:
-        if not self.show:
-            return
-        text = self.text
-        ready = text if whole else text.rstrip("\N{REPLACEMENT CHARACTER}")
-        print(ready[self.shown :], end="", flush=True)
-        self.shown = max(self.shown, len(ready))
+    def _grow(self, piece: str) -> None:
+        self.text += piece
+        self._print(piece)
+
+    def _print(self, piece: str) -> None:
+        if self.show:
+            print(piece, end="", flush=True)
 
 
 def _report(engine: Engine, made: int, seconds: float) -> None:
@@ -255,12 +285,10 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-def _save(trained: Trained, document: dict[str, Any]) -> None:
+def _save(trained: Trained, record: dict[str, Any]) -> None:
     """One line at the end of the run's samples.jsonl; a checkpoint outside a run folder has none."""
     from bottleneck_core.store.layout import RunPaths, is_run
+    from bottleneck_core.store.samples import append_sample
 
-    if not is_run(trained.folder):
-        return
-    line = json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
-    with RunPaths(trained.folder).samples.open("a", encoding="utf-8") as file:
-        file.write(line)
+    if is_run(trained.folder):
+        append_sample(RunPaths(trained.folder).samples, record)
