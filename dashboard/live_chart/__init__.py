@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 _READY = """
+window.bottleneckPlotlyAt = import.meta.url;
 if (typeof window.Plotly !== "undefined") window.dispatchEvent(new Event("bottleneck:plotly"));
 export default function () {}
 """
@@ -90,4 +91,5 @@ def _loader() -> ComponentRenderer:
 @cache
 def _chart() -> ComponentRenderer:
     # Without style isolation: plotly.js puts its styles where a shadow root does not see them.
-    return component("bottleneck_chart", js=(_HERE / "chart.js").read_text(encoding="utf-8"), isolate_styles=False)
+    source = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("downloads.js", "chart.js"))
+    return component("bottleneck_chart", js=source, isolate_styles=False)

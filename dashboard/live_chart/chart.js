@@ -50,7 +50,9 @@ class Chart {
     window.addEventListener("pointercancel", this.onRelease, true);
   }
 
-  update(frame, send) {
+  update(text, send) {
+    const frame = JSON.parse(text);
+    this.text = text;
     this.frame = frame;
     this.send = send;
     this.div.style.height = `${frame.figure.layout.height}px`;
@@ -89,7 +91,7 @@ class Chart {
     this.drawing = Plotly.react(this.div, this.frame.figure.data, this.layout(), {
       displaylogo: false,
       doubleClick: false,
-      modeBarButtons: [["zoom2d", "pan2d", resetButton, "toImage"]],
+      modeBarButtons: [["zoom2d", "pan2d", resetButton], downloads(() => this.text)],
     });
     await this.drawing;
     if (this.listening || this.gone) return;
@@ -141,7 +143,7 @@ class Chart {
 
 export default function ({ data, parentElement, setStateValue, setTriggerValue }) {
   const chart = (parentElement.bottleneckChart ??= new Chart(parentElement));
-  chart.update(JSON.parse(new TextDecoder().decode(data)), {
+  chart.update(new TextDecoder().decode(data), {
     zoom: (value) => setStateValue("zoom", value),
     click: (value) => setTriggerValue("click", value),
     theme: (value) => setStateValue("theme", value),

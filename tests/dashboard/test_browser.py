@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import urllib.request
-from collections.abc import Iterator
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +11,7 @@ import pytest
 from bottleneck_core.figures.palette import ink
 from bottleneck_core.store.lock import RunLock
 
-from .conftest import ROOT
-
 pytestmark = pytest.mark.e2e
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE_MS = 60_000  # a loaded machine with two cores
 
 # The chart whose title starts so, as plotly sees it.
 CHART = """title => {
@@ -41,56 +21,6 @@ CHART = """title => {
     const trace = chart._fullData.find(trace => trace.name.startsWith("train"));
     return {points: trace.x.length, x: [...chart._fullLayout.xaxis.range], y: [...chart._fullLayout.yaxis.range]};
 }"""
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, int]]:
-    """The dashboard over `tmp_path`: its address and process id."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py"]
-    command += ["--server.address", "127.0.0.1", "--server.port", str(port)]
-    environment = {**os.environ, "BOTTLENECK_RUNS": str(tmp_path)}
-    log_path = tmp_path / "server.log"
-    with open(log_path, "wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        try:
-            wait_for_health(f"http://127.0.0.1:{port}/_stcore/health", process, log_path)
-            yield f"http://127.0.0.1:{port}", process.pid
-        finally:
-            process.kill()
-            process.wait()
-
-
-def wait_for_health(url: str, process: subprocess.Popen, log: Path) -> None:
-    while process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            pass  # not listening yet
-    pytest.fail(f"the server ended with {process.returncode}:\n{log.read_text()}")
-
-
-@pytest.fixture
-def page() -> Iterator[Any]:
-    """A browser page; fails the test on errors in the page's console."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    errors: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield page
-        browser.close()
-    assert not errors
 
 
 def cell(page: Any, text: str) -> Any:
@@ -172,3 +102,109 @@ def test_a_click_on_a_point_opens_its_run_and_back_returns(server, page, make_ru
     page.wait_for_url(f"{address}/?attention=bottleneck")
     cell(page, "small_cache").wait_for(state="attached")
     cell(page, "other").wait_for(state="detached")
+
+
+# Lines of the overlay: name, colour, number of points.
+LINES = """() => {
+    const chart = [...document.querySelectorAll(".bottleneck-chart")]
+        .find(div => div._fullLayout?.title.text.startsWith("Validation loss"));
+    return chart?._fullData.map(trace => [trace.name, trace.line.color, trace.x.length]);
+}"""
+
+
+def tick(page, row: int) -> None:
+    """Ticks a row of the table of runs."""
+    box = page.get_by_test_id("stDataFrame").bounding_box()
+    page.mouse.click(box["x"] + 18, box["y"] + 52 + 35 * row)
+
+
+def test_two_runs_are_ticked_compared_and_left_again(server, page, make_run):
+    address, _ = server
+    hostile = "<b>other</b>,$x"
+    for name, exp in (("small_cache", "paper_bottleneck"), (hostile.replace("/", ""), "paper_gqa")):
+        run = make_run(name, exp=exp)
+        run.train(50)
+        run.finish()
+    names = {"small_cache", "<b>other<b>,$x"}
+    page.goto(address)
+    cell(page, "small_cache").wait_for(state="attached")
+    tick(page, 0)
+    page.get_by_text("1 ticked").wait_for()
+    tick(page, 1)
+    page.get_by_text("2 ticked").wait_for()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.wait_for_url("**/compare?runs=*")
+    page.wait_for_function(f"({LINES})()?.length === 2")
+    lines = page.evaluate(LINES)
+    assert {name.replace("&lt;", "<").replace("&gt;", ">") for name, _, _ in lines} == names
+    assert all(points == 6 for _, _, points in lines)
+    cell(page, "attn_mode").wait_for(state="attached")
+    assert cell(page, "bottleneck").count() == cell(page, "gqa").count() == 1
+    assert set(page.locator("li .name").all_text_contents()) == names
+    assert page.locator(".bottleneck-chart b, li b").count() == 0  # names are text
+
+    page.go_back()
+    page.wait_for_url(f"{address}/")
+    page.get_by_text("2 ticked").wait_for()
+    page.go_forward()
+    page.wait_for_function(f"({LINES})()?.length === 2")
+
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"({LINES})()?.every(([, color]) => !{[color for _, color, _ in lines]}.includes(color))")
+    chip = page.locator("li").first
+    drawn = "item => getComputedStyle(item.querySelector('line')).stroke"
+    dark = page.evaluate(LINES)[0][1]
+    red, green, blue = (int(dark[i : i + 2], 16) for i in (1, 3, 5))
+    page.wait_for_function(f"item => ({drawn})(item) === 'rgb({red}, {green}, {blue})'", arg=chip.element_handle())
+
+    order = page.locator("li .name").all_text_contents()
+    chip.press("ArrowRight")
+    page.wait_for_function(f"({LINES})()?.[0][0] === '{lines[1][0]}'")
+    assert page.locator("li .name").all_text_contents() == order[::-1]
+    page.locator("li .drop").first.click()
+    page.wait_for_function(f"({LINES})()?.length === 1")
+
+    page.locator("li .name").first.click()
+    page.wait_for_url("**/run?id=*")
+    page.go_back()
+    page.wait_for_url("**/compare?runs=*")
+    page.wait_for_function(f"({LINES})()?.length === 1")
+    page.get_by_role("link", name="Runs").click()
+    page.get_by_text("2 ticked").wait_for()
+    cell(page, "small_cache").wait_for(state="attached")
+    tick(page, 0)  # the rows are ticked still: this one is not any more
+    page.get_by_text("1 ticked").wait_for()
+
+
+def test_a_chart_is_taken_along_as_picture_page_and_rows(server, page, make_run, tmp_path):
+    address, _ = server
+    run = make_run("=hostile <b>&amp;")
+    run.train(50)
+    run.finish()
+    page.goto(address)
+    cell(page, run.path.name).wait_for(state="attached")
+    tick(page, 0)
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.wait_for_function(f"({LINES})()?.length === 1")
+    chart = page.locator(".bottleneck-chart").first
+
+    def taken(title: str) -> Path:
+        chart.hover()
+        with page.expect_download() as download:
+            chart.get_by_role("button", name=title).click()
+        assert download.value.suggested_filename.startswith("Validation_loss")
+        path = tmp_path / download.value.suggested_filename
+        download.value.save_as(path)
+        return path
+
+    assert taken("Download as PNG").read_bytes().startswith(b"\x89PNG")
+    assert taken("Download as SVG").read_bytes().startswith(b"<svg")
+    points = page.evaluate(LINES)[0][2]
+    rows = list(csv.reader(taken("Download the points").read_text(encoding="utf-8").splitlines()))
+    assert rows[0] == ["trace", "x", "y", "z"] and len(rows) == 1 + points
+    assert {row[0] for row in rows[1:]} == {f"'{run.path.name}"}  # no formula, and the name as it is
+    alone = page.context.browser.new_page()
+    alone.goto(taken("Download as a page").as_uri())
+    alone.wait_for_function("document.querySelector('#chart')?._fullData?.length > 0")
+    assert alone.evaluate("document.querySelector('#chart')._fullData[0].x.length") == points
+    assert alone.locator("b").count() == 0
