@@ -98,12 +98,16 @@ def watched_values(probed: Probed) -> dict[str, NDArray[np.float32]]:
     return {r.metric: _values(probed.path, r.metric, probed.stamp) for r in RULES if r.metric in probed.metrics}
 
 
-def map_of(probed: Probed, head: Head, probe: int, part: str | None = None) -> NDArray[np.float32]:
-    """The stored map (T, T) of one head at one probe, or a part's logits. Raises UserError."""
+def map_of(probed: Probed, head: Head, probe: int, part: str | None = None) -> tuple[NDArray[np.float32], int]:
+    """The map (T, T) of one head, or a part's logits, at the probe nearest to `probe` that stored it; and that probe.
+
+    Raises UserError.
+    """
     with reading(probed.path) as run:
         try:
             file = run.analysis_file
-            return file.map(*head, probe) if part is None else file.scores(part, *head, probe)
+            row = min(file.map_rows(*head), key=lambda row: (abs(row - probe), row), default=probe)
+            return (file.map(*head, row) if part is None else file.scores(part, *head, row)), row
         except AnalysisError as error:
             raise bc.UserError(str(error)) from None
 

@@ -35,15 +35,16 @@ def maps(sides: Sequence[Side], head: Head) -> None:
         _offer(sides[0].run, head)
         return
     part, log, window = _switches(having)
-    shown: list[tuple[Side, Any]] = []
+    shown: list[tuple[Side, Any, int]] = []
     for side in having:
         try:
-            shown.append((side, map_of(side.run, head, side.probe, part if part in side.run.parts else None)))
+            values, probe = map_of(side.run, head, side.probe, part if part in side.run.parts else None)
+            shown.append((side, values, int(side.run.steps[probe])))
         except bc.UserError as error:
             st.warning(f"{escaped(str(error))}.")
     signed = part is not None
-    limit = max((magnitude(np.tril(values)) for _, values in shown), default=1.0)
-    for (side, values), column in zip(shown, st.columns(max(1, len(shown)), gap="medium"), strict=False):
+    limit = max((magnitude(np.tril(values)) for _, values, _ in shown), default=1.0)
+    for (side, values, step), column in zip(shown, st.columns(max(1, len(shown)), gap="medium"), strict=False):
         size = len(values)
         start, stop = (0, size) if window is None or window[0] >= size else (window[0], min(window[1], size))
         labels = side.run.labels if side.run.labels and len(side.run.labels) >= size else [""] * size
@@ -51,7 +52,7 @@ def maps(sides: Sequence[Side], head: Head) -> None:
         figure = attention_map_figure(
             values,
             Tokens(texts=labels, start=start, stop=stop),
-            title=titled(side, sides, f"attention {what} of layer {head[0]} head {head[1]}, step {side.step:,}"),
+            title=titled(side, sides, f"attention {what} of layer {head[0]} head {head[1]}, step {step:,}"),
             nulls=None if signed else null_shares(values),
             signed=signed,
             log=log,
@@ -69,7 +70,12 @@ def maps(sides: Sequence[Side], head: Head) -> None:
         if side not in having:
             others = ", ".join(f"layer {layer} head {number}" for layer, number in side.run.mapped) or "none"
             st.caption(f"{escaped(side.run.id)} stored no map of this head; it has: {others}.")
-    _explain(having, nulls=not signed and any(null_shares(values) is not None for _, values in shown))
+    for side, _, step in shown:
+        if step != side.step:
+            st.caption(
+                f"{escaped(side.run.id)} stored no map at step {side.step:,}: this is the nearest, step {step:,}."
+            )
+    _explain(having, nulls=not signed and any(null_shares(values) is not None for _, values, _ in shown))
 
 
 def spectra(sides: Sequence[Side], head: Head) -> None:

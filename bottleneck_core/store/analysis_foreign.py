@@ -22,6 +22,7 @@ from bottleneck_core.store.analysis_layout import (
     Steps,
     head_path,
     heads_in,
+    require_own,
     subgroup,
 )
 from bottleneck_core.store.metrics import METRICS
@@ -102,7 +103,7 @@ class StepGroups:
         analysis = subgroup(file, "analysis")
         for name, group in ({} if analysis is None else analysis).items():
             match = re.fullmatch(r"step_(\d+)", name)
-            if match and isinstance(group, h5py.Group):
+            if match and isinstance(group, h5py.Group) and group.file.filename == file.filename:
                 self._groups.append((int(group.attrs.get("step", match[1])), group))
         self._groups.sort(key=lambda pair: pair[0])
         self._maps = self._heads("attn")
@@ -147,6 +148,10 @@ class StepGroups:
             size = max(len(found) for _, group in self._groups if (found := _stored(group, "attn", head)) is not None)
             return np.full((size, size), np.nan, dtype=np.float32)
         return stored.astype(np.float32)
+
+    def map_rows(self, head: Head, rows: int) -> list[int]:
+        groups = enumerate(group for _, group in self._groups[:rows])
+        return [row for row, group in groups if _stored(group, "attn", head) is not None]
 
     def svd(self, head: Head, rows: int) -> Floats:
         if head not in self._svds:
@@ -197,7 +202,10 @@ def _stored(group: h5py.Group, kind: str, head: Head) -> Map | None:
     if name not in group:
         return None
     dataset = group[name]
-    return np.asarray(dataset[()], dtype=np.float64) if isinstance(dataset, h5py.Dataset) else None
+    if not isinstance(dataset, h5py.Dataset):
+        return None
+    require_own(group, dataset)
+    return np.asarray(dataset[()], dtype=np.float64)
 
 
 def _derive(metric: str, stored: Map) -> float:

@@ -47,6 +47,7 @@ class Layout(Protocol):
     def weights(self, metric: str, rows: int) -> Floats: ...
     def maps(self) -> list[Head]: ...
     def map(self, head: Head, row: int) -> Floats: ...
+    def map_rows(self, head: Head, rows: int) -> list[int]: ...
     def svd(self, head: Head, rows: int) -> Floats: ...
     def svd_at(self, head: Head, rows: Sequence[int]) -> Floats: ...
     def heads_with_svd(self) -> list[Head]: ...
@@ -90,6 +91,12 @@ def in_metric_order(names: Any) -> list[str]:
 def text_of(value: object) -> str:
     """An HDF5 string attribute as str, whether it was stored with fixed or variable length."""
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def require_own(file: h5py.Group, dataset: h5py.Dataset) -> None:
+    """Raise AnalysisError where HDF5 would read the values from another file: it might be any file of this machine."""
+    if dataset.external or dataset.is_virtual or dataset.file.filename != file.file.filename:
+        raise AnalysisError(f"{dataset.name} lies in another file, which is not read")
 
 
 def _require_whole(file: h5py.File, dataset: h5py.Dataset) -> None:
@@ -139,6 +146,14 @@ class RowLayout:
     def map(self, head: Head, row: int) -> Floats:
         return self._row(f"maps/{head_path(head)}", row)
 
+    def map_rows(self, head: Head, rows: int) -> list[int]:
+        dataset = self._dataset(f"maps/{head_path(head)}")
+        if dataset.chunks is None:
+            return list(range(min(rows, len(dataset))))
+        first: set[int] = set()  # rows that were never written have no chunk
+        dataset.id.chunk_iter(lambda chunk: first.add(chunk.chunk_offset[0]))
+        return sorted(row for start in first for row in range(start, start + dataset.chunks[0]) if row < rows)
+
     def svd(self, head: Head, rows: int) -> Floats:
         return self._rows(f"svd/{head_path(head)}", rows, ndim=2)
 
@@ -175,6 +190,7 @@ class RowLayout:
         dataset = self._file[name]
         if not isinstance(dataset, h5py.Dataset):
             raise AnalysisError(f"/{name} is not a dataset")
+        require_own(self._file, dataset)
         if self._file.swmr_mode:
             dataset.id.refresh()  # another handle in this process may have cached an earlier shape
         _require_whole(self._file, dataset)

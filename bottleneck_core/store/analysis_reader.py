@@ -186,6 +186,11 @@ class AnalysisFile:
         with self._reading() as layout:
             return layout.map((layer, head), self._row(step))
 
+    def map_rows(self, layer: int, head: int) -> list[int]:
+        """The probes at which this head's map is stored, as indices into `steps`; a thinned file keeps few."""
+        with self._reading() as layout:
+            return layout.map_rows((layer, head), len(self._steps))
+
     def svd(self, layer: int, head: int) -> Floats:
         """Singular values of one head's maps, descending, mean over the probe windows, [S, T]."""
         with self._reading() as layout:

@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from bottleneck_core.errors import UserError
 from bottleneck_core.store.analysis import AnalysisWriter
 from bottleneck_core.store.lock import RunLock
+from bottleneck_core.store.thinning import thin_analysis
 from dashboard.attention_tokens import token_labels, visible
 
 from .conftest import ROOT, array, charts, texts, trace
@@ -170,6 +171,17 @@ def test_a_head_without_a_map_offers_those_with_one(look, make_run):
     button(test, "layer 2 head 1").click().run()
     assert "map-0" in charts(test)
     assert (test.selectbox(key="layer").value, test.selectbox(key="head").value) == (2, 1)
+
+
+def test_a_thinned_file_shows_the_nearest_map_and_says_so(look, make_run):
+    run = make_run("probed")
+    probe(run)
+    path = run.path / "analysis.h5"
+    thin_analysis(path, path, maps=1)  # of the first probe
+    test = look(run="probed", head="3", step=str(STEPS[-1]))
+    assert f"stored no map at step {STEPS[-1]:,}: this is the nearest, step {STEPS[0]:,}" in texts(test)
+    shown = array(charts(test)["map-0"]["data"][0]["z"])
+    assert np.isfinite(shown).any()
 
 
 def test_logits_where_they_were_saved(look, make_run):
