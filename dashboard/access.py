@@ -31,7 +31,7 @@ def why_not() -> str:
 
 def allowed_emails() -> frozenset[str]:
     """The allow list, in lower case."""
-    return frozenset(os.environ.get(ALLOW_VARIABLE, "").lower().split())
+    return frozenset(os.environ.get(ALLOW_VARIABLE, "").lower().replace(",", " ").split())
 
 
 def _refusal() -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import http.client
+import ipaddress
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +19,8 @@ import bottleneck_core
 from bottleneck_core.errors import UserError
 
 RUNS_VARIABLE = "BOTTLENECK_RUNS"
+READ_ONLY_VARIABLE = "BOTTLENECK_READ_ONLY"
+ALLOW_VARIABLE = "BOTTLENECK_ALLOW"  # addresses, separated by white space or commas
 DEFAULT_PORT = 8501
 DEFAULT_ADDRESS = "127.0.0.1"
 _HEALTH_TIMEOUT_S = 2.0
@@ -29,7 +33,7 @@ class Server:
 
     def __init__(self, address: str, port: int, runs: Sequence[Path]) -> None:
         self.address, self.port = address, port
-        self._command = server_command(address, port, open_browser=False)
+        self._command = server_command(address, port, open_browser=False, hosts=(address, "localhost"))
         self._environment = server_environment(runs)
 
     @property
@@ -85,8 +89,21 @@ def has_display() -> bool:
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
-def server_command(address: str, port: int, *, open_browser: bool) -> list[str]:
-    """The command of the dashboard's server. Raises UserError where the package came without `app.py`."""
+def is_local(address: str | None) -> bool:
+    """Whether only this machine reaches a server that listens on `address`; None means every address."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address or "").is_loopback
+    except ValueError:  # a name, which may mean any machine, or a socket file behind a proxy
+        return False
+
+
+def server_command(address: str, port: int, *, open_browser: bool, hosts: Sequence[str] = ()) -> list[str]:
+    """The command of the dashboard's server; `hosts` are the only names that browsers may know it by, none means any.
+
+    Raises UserError where the package came without `app.py`.
+    """
     app = Path(bottleneck_core.__path__[0]).parent / "app.py"
     if not app.is_file():
         raise UserError(f"{app} is missing: the dashboard needs a checkout, run the command from one")
@@ -95,15 +112,26 @@ def server_command(address: str, port: int, *, open_browser: bool) -> list[str]:
         *("--server.address", address, "--server.port", str(port)),
         *("--server.headless", "false" if open_browser else "true", "--server.showEmailPrompt", "false"),
         *("--server.fileWatcherType", "none", "--browser.gatherUsageStats", "false"),
+        *(word for host in hosts for word in ("--server.allowedHosts", host)),
     ]
 
 
-def server_environment(runs: Sequence[Path]) -> Mapping[str, str]:
-    """This process's environment with the parents of run folders that the dashboard shows.
+def server_environment(
+    runs: Sequence[Path], *, read_only: bool = False, allow: Sequence[str] = ()
+) -> Mapping[str, str]:
+    """This process's environment with what the pages are to know: parents of run folders, and who may change things.
 
-    Raises UserError for one that is no folder, or that the path separator would break in two.
+    Raises UserError for a parent that is no folder, or that the path separator would break in two, and for an
+    allowed address that is none.
     """
     environment = dict(os.environ)
+    if read_only:
+        environment[READ_ONLY_VARIABLE] = "1"
+    for address in allow:
+        if not re.fullmatch(r"[^\s@]+@[^\s@]+", address):
+            raise UserError(f"--allow {address} is no e-mail address: give the ones that people log in with")
+    if allow:
+        environment[ALLOW_VARIABLE] = " ".join(allow)
     for folder in runs:
         if not folder.is_dir():
             raise UserError(f"--runs {folder} is no folder: create it, or name the parent of your run folders")
