@@ -17,7 +17,9 @@ COMMANDS = {
     "tune": "choose the cache policy and decode plan of a trained model for this device",
     "kv": "size a KV cache: ours, a run's, or a public model's",
     "runs": "list run folders",
-    "jobs": "list and stop background jobs",
+    "report": "write what runs show: Markdown, LaTeX tables, figures",
+    "export": "copy a run folder to give away: no checkpoints, few attention maps",
+    "jobs": "list, queue, order, start, resume and stop background jobs",
     "serve": "open the dashboard",
     "demo": "prepare, train a nano run in the background, open the dashboard",
 }
