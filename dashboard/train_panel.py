@@ -13,13 +13,13 @@ import streamlit as st
 import bottleneck_core as bc
 from bottleneck_core.figures import numbers
 from bottleneck_core.jobs import queue_job
+from bottleneck_core.jobs.start import full_command
 
 from .access import may_change, why_not
 from .jobs_watch import jobs_watch
 from .markdown import escaped
 from .state import run_roots
 from .train_address import key
-from .train_command import command_of
 from .train_corpora import check_corpus, check_paths, corpus_of
 from .train_devices import Device, device_of, devices
 from .train_draft import Draft, PlannedRun, planned_runs
@@ -160,7 +160,7 @@ def _numbers(intent: Intent) -> None:
 
 def _command(run: PlannedRun, intent: Intent) -> None:
     st.code(str(run.folder), language=None, wrap_lines=True)
-    st.code(shlex.join(command_of(run.argv, intent.nproc)), language="bash", wrap_lines=True)
+    st.code(shlex.join(full_command(run.argv, nproc=intent.nproc)), language="bash", wrap_lines=True)
 
 
 def _start_button(intent: Intent) -> None:
@@ -210,7 +210,7 @@ def preview(intent: Intent) -> None:
             "time": [
                 numbers.duration(p.seconds) if p.seconds is not None else "not measured yet" for p in intent.plans
             ],
-            "command": [shlex.join(command_of(run.argv, intent.nproc)) for run in intent.runs],
+            "command": [shlex.join(full_command(run.argv, nproc=intent.nproc)) for run in intent.runs],
         }
     )
     known = intent.seconds is not None

@@ -12,10 +12,10 @@ from pathlib import Path
 import bottleneck_core
 from bottleneck_core.errors import UserError
 from bottleneck_core.jobs import Job
+from bottleneck_core.jobs.start import full_command
 
 from .confined import inside, real_roots
 from .state import run_roots
-from .train_command import command_of
 from .train_corpora import data_folders
 
 _COMMANDS = ("train", "prepare")
@@ -24,7 +24,7 @@ _ENVIRONMENT = frozenset({"CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"})
 
 def check_record(job: Job) -> None:
     """Raises UserError where this dashboard would not have started the job itself."""
-    program = tuple(command_of((), job.nproc))
+    program = tuple(full_command((), nproc=job.nproc))
     words = job.argv[len(program) :]
     if job.argv[: len(program)] != program or not words or words[0] not in _COMMANDS:
         raise UserError(f"the record of {job.id} starts another program than this one: start it in the terminal")

@@ -11,6 +11,7 @@ import streamlit as st
 import bottleneck_core as bc
 from bottleneck_core.figures import numbers
 from bottleneck_core.jobs import queue_job
+from bottleneck_core.jobs.start import full_command
 
 from .access import may_change, why_not
 from .jobs_watch import jobs_watch
@@ -18,7 +19,6 @@ from .markdown import escaped
 from .progress import progress_of
 from .state import find_row, reading, root_of, run_rows
 from .train_address import key
-from .train_command import command_of
 from .train_devices import devices
 from .train_panel import STARTED
 from .train_prepare import PROBLEM
@@ -59,7 +59,7 @@ def resume_card(run_id: str, root: str | None) -> None:
                 live=True,
             ).strip()
         argv = ("train", "--resume", row["path"], *(("--steps", steps) if steps else ()))
-        st.code(shlex.join(command_of(argv, 1)), language="bash", wrap_lines=True)
+        st.code(shlex.join(full_command(argv)), language="bash", wrap_lines=True)
         mistake = _mistake(steps)
         if mistake:
             st.error(escaped(mistake))

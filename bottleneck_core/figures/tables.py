@@ -8,7 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Sequence
+
+from bottleneck_core.figures.numbers import MISSING
 
 Rows = Sequence[Sequence[str]]
 
@@ -30,6 +33,8 @@ _LATEX = {
     "Δ": r"$\Delta$",
     "–": "--",
 }
+_IN_TEXT_FONTS = frozenset("…·")
+_ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0308\u0327")
 # What a spreadsheet takes for the start of a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -54,8 +59,21 @@ def markdown_text(text: str) -> str:
 
 
 def latex_text(text: str) -> str:
-    """For LaTeX in text mode; signs that text fonts may lack are set in mathematics."""
-    return "".join(_LATEX.get(c, c) for c in plain(text))
+    """For LaTeX in text mode, as it reads; letters that the class article's font lacks, as code points.
+
+    Signs that text fonts may lack are set in mathematics; two hyphens are kept from becoming a dash.
+    """
+    safe = "".join(c if _in_font(c) else f"(U+{ord(c):04X})" for c in plain(text))
+    written = "".join(_LATEX.get(c, c) for c in safe)
+    return written if safe == MISSING else re.sub("-(?=-)", "-{}", written)
+
+
+def _in_font(c: str) -> bool:
+    """Whether pdflatex can set it, composed of a letter and an accent if need be."""
+    if c.isascii() or c in _LATEX or c in _IN_TEXT_FONTS:
+        return True
+    parts = unicodedata.normalize("NFD", c)
+    return ord(c) < 0x180 and len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS
 
 
 def markdown_table(header: Sequence[str], rows: Rows, right: Sequence[bool]) -> str:

@@ -61,7 +61,7 @@ def queue_job(
     """
     if nproc < 1:
         raise UserError(f"{nproc} processes cannot train: give 1 or more")
-    command = [*(program if nproc == 1 else _torchrun(program, nproc)), *argv]
+    command = full_command(argv, nproc=nproc, program=program)
     return _launch(command, run_dir, _place(root, device_name(device), nproc), cwd, env)
 
 
@@ -85,9 +85,12 @@ def requeue_job(run_dir: Path, root: Path) -> Job:
     return _launch(command, run_dir, _place(root, job.device, job.nproc), Path(job.cwd), job.env)
 
 
-def _torchrun(program: Sequence[str], nproc: int) -> list[str]:
+def full_command(argv: Sequence[str], *, nproc: int = 1, program: Sequence[str] = PROGRAM) -> list[str]:
+    """All words of the command that a job with the words `argv` runs; several processes are torchrun's."""
     python, *target = program
-    return [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(nproc), *target]
+    if nproc > 1:
+        target = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(nproc), *target]
+    return [python, *target, *argv]
 
 
 def _without_resume(argv: Sequence[str]) -> list[str]:
@@ -153,6 +156,7 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
         **inherited,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, paths))),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",  # a folder that happens to be the current one has no say in what is imported
         **extra,
     }
 

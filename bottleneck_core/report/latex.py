@@ -6,20 +6,14 @@ letters beyond western European ones are written as their code points.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bottleneck_core.figures.numbers import MISSING
-from bottleneck_core.figures.tables import latex_text, plain
+from bottleneck_core.figures.tables import latex_text
 
 from .document import Document, Table
 from .files import TABLES
 
-# Signs that `latex_text` sets in mathematics, and two that text fonts have.
-_KNOWN = frozenset("±−×Δ–…·")
-_ACCENTS = frozenset("\u0300\u0301\u0302\u0303\u0308\u0327")
 # A line of the class article is 345 pt, a digit of its \footnotesize 4.25 pt, the gap between two columns 6 pt.
 _LINE = 81
 _GAP = 1.5
@@ -29,7 +23,7 @@ _MOST_ROWS = 48
 def latex_document(document: Document) -> str:
     """All tables in one compilable document that takes them from their files."""
     tables = [f"\\input{{{TABLES}/{table.name}}}" for table in document.tables]
-    head = [r"\documentclass{article}", r"\usepackage{booktabs}", rf"\title{{{latex_cell(document.title)}}}"]
+    head = [r"\documentclass{article}", r"\usepackage{booktabs}", rf"\title{{{latex_text(document.title)}}}"]
     return "\n".join([*head, r"\date{}", r"\begin{document}", r"\maketitle", *tables, r"\end{document}", ""])
 
 
@@ -38,9 +32,9 @@ def latex_tables(table: Table) -> str:
     parts = folded(table)
     floats = []
     for i, part in enumerate(parts):
-        caption = latex_cell(table.caption) + (" (continued)" if i else "")
+        caption = latex_text(table.caption) + (" (continued)" if i else "")
         columns = "".join("r" if number else "l" for number in part.right)
-        rows = [" & ".join(map(latex_cell, row)) + r" \\" for row in [part.header, *part.rows]]
+        rows = [" & ".join(map(latex_text, row)) + r" \\" for row in [part.header, *part.rows]]
         label = f"tab:{table.name}" + (f"-{i + 1}" if i else "")
         floats.append(
             "\n".join(
@@ -60,14 +54,6 @@ def latex_tables(table: Table) -> str:
             )
         )
     return "\n\n".join(floats) + "\n"
-
-
-def latex_cell(text: str) -> str:
-    """Text that pdflatex sets as it reads, or as code points."""
-    safe = "".join(c if _has_letter(c) else f"(U+{ord(c):04X})" for c in plain(text))
-    written = latex_text(safe)
-    # Two hyphens would be set as a dash.
-    return written if safe == MISSING else re.sub("-(?=-)", "-{}", written)
 
 
 def folded(table: Table) -> list[Table]:
@@ -94,11 +80,3 @@ def _columns(table: Table, shown: Sequence[int]) -> Table:
         rows=[[row[i] for i in shown] for row in table.rows],
         right=[table.right[i] for i in shown],
     )
-
-
-def _has_letter(c: str) -> bool:
-    """Whether the class article's font has it, composed of a letter and an accent if need be."""
-    if c.isascii() or c in _KNOWN:
-        return True
-    parts = unicodedata.normalize("NFD", c)
-    return ord(c) < 0x180 and len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS

@@ -10,10 +10,11 @@ import plotly.graph_objects as go
 import pytest
 
 from bottleneck_core.figures.static_sheet import Sheet
+from bottleneck_core.figures.tables import latex_text
 from bottleneck_core.report import Request, write_report
 from bottleneck_core.report.document import Document, Paragraph, Picture, Section, Table
 from bottleneck_core.report.files import stems
-from bottleneck_core.report.latex import folded, latex_cell, latex_document, latex_tables
+from bottleneck_core.report.latex import folded, latex_document, latex_tables
 from bottleneck_core.report.markdown import markdown
 from bottleneck_core.report.page import page
 from tests.dashboard.browser import CHROMIUM, FLAGS
@@ -29,13 +30,13 @@ def table(rows: list[list[str]], header: tuple[str, ...] = ("run", "loss")) -> T
 
 
 def test_latex_cells_have_no_command_and_no_letter_but_those_that_compile() -> None:
-    written = latex_cell(HOSTILE)
+    written = latex_text(HOSTILE)
     bare = re.sub(OURS, "", written)
     assert not set(bare) & set("\\%$#_~^&<>|")
     assert bare.count("{") == bare.count("}")
     assert "(U+8BD5)(U+9A8C)" in written and "naïve" in written and "-{}-flag" in written
-    assert latex_cell("---") == "-{}-{}-" and latex_cell("–") == "--"
-    assert latex_cell("± 95 % Δ −1 ×") == r"$\pm$ 95 \% $\Delta$ $-$1 $\times$"
+    assert latex_text("---") == "-{}-{}-" and latex_text("–") == "--"
+    assert latex_text("± 95 % Δ −1 ×") == r"$\pm$ 95 \% $\Delta$ $-$1 $\times$"
 
 
 def test_latex_tables_use_booktabs_and_balance() -> None:
