@@ -175,16 +175,23 @@ def parameters_of(source: Any) -> int | None:
 
 def index(roots: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> list[dict[str, Any]]:
     """`store.index` with what a run did not record but its shape tells: `n_params`, and `kv_bytes_128k` in fp16."""
-    from bottleneck_core.store.index import index as recorded
+    return look(roots)[0]
 
-    rows = recorded(roots)
-    for row in rows:
+
+def look(
+    roots: Iterable[str | os.PathLike[str]] | str | os.PathLike[str], seconds: float | None = None
+) -> tuple[list[dict[str, Any]], int]:
+    """As `index`, but reading what is new takes not much more than `seconds`; and how many runs are left for later."""
+    from bottleneck_core.store.index import look as recorded
+
+    rows, unread = recorded(roots, seconds)
+    for row in rows:  # they are shared: what is derived once stays
         if row.get("model") and row.get("n_params") is None:
             row["n_params"] = parameters_of(row["model"])
         if row.get("model") and row.get("kv_bytes_128k") is None:
             with contextlib.suppress(UserError):
                 row["kv_bytes_128k"] = kv_memory(row["model"], memory.TOKENS_128K).bytes
-    return rows
+    return rows, unread
 
 
 def model_zoo() -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The filters of the table of runs, kept while the reader looks at a run."""
+"""How the table of runs is looked at, kept while the reader looks at a run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import streamlit as st
 
 # Keys of the widgets, which are also their names in the address.
-FILTERS = ("q", "status", "attention")
+FILTERS = ("q", "status", "attention", "tag", "by", "in", "columns", "at", "sort", "order")
 _KEPT = "filters"
 
 
 def remember_filters() -> None:
     """To be called before leaving the table."""
-    st.session_state[_KEPT] = {name: st.session_state[name] for name in FILTERS if st.session_state.get(name)}
+    st.session_state[_KEPT] = {name: st.query_params.get_all(name) for name in FILTERS if name in st.query_params}
 
 
 def remembered_filters() -> dict[str, Any]:

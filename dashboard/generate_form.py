@@ -14,7 +14,7 @@ from bottleneck_core.memory import PACKABLE
 from bottleneck_core.memory.policy_text import parse_policy, policy_label
 from bottleneck_core.store.layout import RunPaths
 
-from .compare_runs import token_of
+from .compare_runs import tokens_of
 from .markdown import escaped
 from .state import Row
 
@@ -38,10 +38,10 @@ def checkpoints(row: Row) -> dict[str, Path]:
 
 def choose_run(rows: Sequence[Row], usable: Sequence[Row]) -> Row | None:
     """The run, of those that have a checkpoint; None until one is chosen."""
-    tokens = {token_of(row, rows): row for row in usable}
+    tokens = dict(zip(tokens_of(usable, rows), usable, strict=True))
     asked = st.query_params.get(RUN)
     if asked is not None and asked not in tokens:
-        named = next((row for row in rows if token_of(row, rows) == asked), None)
+        named = asked in tokens_of(rows, rows)
         why = "has no checkpoint (best.pt or last.pt)" if named else "is not in the folders that are looked at"
         st.warning(f"The run {escaped(asked)} {why}: choose another.")
     chosen = st.selectbox(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -16,6 +18,7 @@ from bottleneck_core.figures.training import (
     gradient_groups,
     learning_rate_figure,
     loss_figure,
+    memory_figure,
     perplexity_figure,
     throughput_figure,
 )
@@ -25,9 +28,12 @@ from .live_chart import live_chart, zoomed_range
 from .theme import theme
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from bottleneck_core import Run
 
-_SMALL = 190
+# Heights of the small charts, up to four of them and more.
+_SMALL, _SMALLER = 190, 158
 _SMALL_COLUMNS = 400
 # Room for the longest label, `attn_geo 0.4316`, so that the charts in a column share their x-axis.
 _SMALL_RIGHT = 112
@@ -79,25 +85,36 @@ def curves(run: Run, view: View) -> None:
     view = replace(large, columns=_SMALL_COLUMNS, right=_SMALL_RIGHT)
     color = run_color(run.id, view.theme)
     frames = {"train": train, **{kind: run.events.frame(kind) for kind in ("resume", "done")}}
-    small = {
-        "perplexity": perplexity_figure(train, evaluations, view, color=color, height=_SMALL),
-        "gradients": gradient_figure(train, view, height=_SMALL) if gradient_groups(train) else None,
-        "lr": learning_rate_figure(train, view, color=color, height=_SMALL) if _any(train, "lr") else None,
-        "tok_s": throughput_figure(train, view, color=color, height=_SMALL) if _any(train, "tok_s") else None,
+    small: dict[str, Callable[[int], go.Figure]] = {
+        "perplexity": lambda height: perplexity_figure(train, evaluations, view, color=color, height=height)
     }
-    drawn = {name: figure for name, figure in small.items() if figure is not None}
+    if gradient_groups(train):
+        small["gradients"] = lambda height: gradient_figure(train, view, height=height)
+    for name, column, figure in (
+        ("lr", "lr", learning_rate_figure),
+        ("tok_s", "tok_s", throughput_figure),
+        ("memory", "device_peak_bytes", memory_figure),
+    ):
+        if _any(train, column):
+            small[name] = partial(_small, figure, train, view, color)
+    height = _SMALL if len(small) <= 4 else _SMALLER
+    drawn = {name: figure(height) for name, figure in small.items()}
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        height = max(430, _SMALL * len(drawn) + 16 * (len(drawn) - 1))
+        tall = max(430, height * len(drawn) + 16 * (len(drawn) - 1))
         marks = event_marks(frames, scale)
         live_chart(
-            loss_figure(train, evaluations, large, color=color, marks=marks, height=height),
+            loss_figure(train, evaluations, large, color=color, marks=marks, height=tall),
             name="loss",
             group=group,
         )
     with right:
         for name, figure in drawn.items():
             live_chart(figure, name=name, group=group)
+
+
+def _small(figure: Callable[..., go.Figure], train: pd.DataFrame, view: View, color: str, height: int) -> go.Figure:
+    return figure(train, view, color=color, height=height)
 
 
 def default_smoothing(run: Run) -> float:

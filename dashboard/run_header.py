@@ -11,7 +11,10 @@ import streamlit as st
 import bottleneck_core as bc
 from bottleneck_core.figures import numbers
 
+from .markdown import escaped
 from .progress import progress_of
+from .run_actions import actions, said
+from .state import Row
 
 if TYPE_CHECKING:
     from bottleneck_core import Run
@@ -29,11 +32,14 @@ _CONTEXT = 128_000
 _WIDTHS = {"bottleneck": ("attn_dim",), "decoupled": ("sem_dim", "geo_dim", "attn_dim"), "gqa": ("kv_head",)}
 
 
-def header(run: Run) -> None:
+def header(run: Run, row: Row, rows: list[Row]) -> None:
     """Draws the header; everything unknown is left out."""
     color = _STATUS_COLORS.get(run.status, "gray")
-    about = f":small[:gray[{_escaped(' · '.join(description(run)))}]]"
-    st.markdown(f"### {_escaped(run.id)} &nbsp; :{color}-badge[{run.status}] &nbsp; {about}")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"### {escaped(run.id)} &nbsp; :{color}-badge[{run.status}]", width="stretch")
+        actions(run, row, rows)
+    st.markdown(f":small[:gray[{escaped(' · '.join(description(run)))}]]")
+    said(row)
     with st.container(horizontal=True, gap="large"):
         for label, value, hint in measures(run):
             st.metric(label, value, help=hint, width="content")
@@ -44,7 +50,7 @@ def header(run: Run) -> None:
     if run.errors:
         count = len(run.errors)
         with st.expander(f"{count} {'thing is' if count == 1 else 'things are'} broken or missing"):
-            st.markdown("\n".join(f"- {_escaped(sentence)}" for sentence in run.errors))
+            st.markdown("\n".join(f"- {escaped(sentence)}" for sentence in run.errors))
 
 
 def description(run: Run) -> list[str]:
@@ -101,8 +107,3 @@ def cache_size(run: Run) -> tuple[float | None, float | None, str]:
         return size, None, words
     words += f" Standard attention of this width takes {numbers.exact_size(standard)} in fp16."
     return size, standard / size, words
-
-
-def _escaped(text: str) -> str:
-    """Text without Markdown meaning: ids are full of underscores."""
-    return "".join(f"\\{c}" if c in r"\`*_{}[]()<>#+!|~$:" else c for c in text)

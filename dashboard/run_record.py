@@ -1,23 +1,21 @@
-"""The tabs of what a run wrote besides numbers: summary, settings, log, files."""
+"""The tabs of what a run wrote besides numbers: summary, settings, log."""
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
 
-from bottleneck_core.figures import numbers
+from bottleneck_core.jobs import job_log
 
 if TYPE_CHECKING:
     from bottleneck_core import Run
 
-_LOG_BYTES = 64 * 1024
+_LOG_LINES = 400
 _LOG_EVENTS = 200
 # Keys that say when and not what.
 _NOT_SHOWN = ("step", "wall_time", "time_s", "type")
@@ -26,8 +24,8 @@ _NOT_SHOWN = ("step", "wall_time", "time_s", "type")
 def summary(run: Run) -> None:
     """summary.md as it is."""
     if run.summary_text.strip():
-        # Its headings are a document's; on a tab they are sections.
-        st.markdown(re.sub(r"(?m)^(?=##? )", "##", run.summary_text))
+        # Its headings are a document's; on a tab they are sections. Pictures would be fetched from wherever it says.
+        st.markdown(re.sub(r"(?m)^(?=##? )", "##", run.summary_text).replace("![", r"\!["))
     else:
         st.info("summary.md is written when the run ends." if run.status == "running" else "The run has no summary.md.")
 
@@ -59,7 +57,7 @@ def setting_frame(settings: Mapping[str, Any], text: str = "") -> pd.DataFrame:
 
 def log(run: Run) -> None:
     """The end of what the job printed, and the last events."""
-    printed = tail(run.paths.console)
+    printed = job_log(run.path, _LOG_LINES)
     if printed:
         st.markdown("**console.log**")
         st.code(printed, language=None, height=320)
@@ -96,47 +94,6 @@ def last_events(run: Run, most: int = _LOG_EVENTS) -> pd.DataFrame:
     lines.sort(key=lambda line: line[:3], reverse=True)
     rows = [(step, kind, time[:19].replace("T", " "), values) for time, step, _, kind, values in lines[:most]]
     return pd.DataFrame(rows, columns=["step", "type", "time", "values"])
-
-
-def files(run: Run) -> None:
-    """What lies in the run's folder."""
-    st.caption(f"`{run.path}`")
-    frame = file_frame(run.path)
-    st.dataframe(
-        frame.drop(columns="bytes"),
-        hide_index=True,
-        height="content" if len(frame) <= 20 else 720,
-        column_config={"changed": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss")},
-    )
-
-
-def file_frame(folder: Path) -> pd.DataFrame:
-    """Files at and below `folder`: name, size in words, time of the last change, bytes."""
-    rows = []
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent) / name
-            try:
-                status = path.stat()
-            except OSError:  # gone since it was listed: checkpoints come and go
-                continue
-            changed = pd.Timestamp(status.st_mtime, unit="s", tz="UTC")
-            rows.append((path.relative_to(folder).as_posix(), numbers.size(status.st_size), changed, status.st_size))
-    return pd.DataFrame(sorted(rows), columns=["file", "size", "changed", "bytes"])
-
-
-def tail(path: Path, most: int = _LOG_BYTES) -> str:
-    """The last `most` bytes of a text file from the first whole line on; empty where there is no file."""
-    try:
-        with open(path, "rb") as file:
-            start = max(0, file.seek(0, os.SEEK_END) - most)
-            file.seek(start)
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    # A progress bar rewrites its line with carriage returns: its last state is what was seen.
-    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
-    return "\n".join(lines[1:] if start else lines).strip()
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -8,30 +8,25 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
 import bottleneck_core as bc
 
-from .progress import share_done, steps_asked
+from .run_index import Row, RunIndex, run_index
 
 if TYPE_CHECKING:
     from bottleneck_core import Run
-
-Row = dict[str, Any]
 
 # Seconds between two looks at a run that is being trained.
 LIVE_SECONDS = 2.0
 # And between two looks at folders where nothing is.
 IDLE_SECONDS = 10.0
 _RUNS_KEPT = 64
-# A table that is complete a little later is better than a late one.
-_DETAILS_SECONDS = 0.5
 
 
 def run_roots() -> list[Path]:
@@ -40,9 +35,14 @@ def run_roots() -> list[Path]:
     return named or [Path("runs")]
 
 
+def all_runs() -> RunIndex:
+    """The index of all runs below the roots that exist, without those that links lead out of the roots for."""
+    return run_index(tuple(run_roots()))
+
+
 def run_rows() -> list[Row]:
-    """The index of all runs below the roots that exist."""
-    return bc.index([root for root in run_roots() if root.is_dir()])
+    """Its rows. They are shared: copy what you change."""
+    return all_runs().rows()
 
 
 def address_of(row: Row, rows: list[Row]) -> dict[str, str]:
@@ -81,54 +81,3 @@ def reading(path: str) -> Iterator[Run]:
     with shared.lock:
         shared.run.refresh()
         yield shared.run
-
-
-def with_details(rows: list[Row], seconds: float = _DETAILS_SECONDS) -> tuple[list[Row], bool]:
-    """`rows` with `share` of the steps done and `curve`, the validation losses thinned for a table cell.
-
-    Both need the events, which takes a hundredth of a second a run: what `seconds` do not suffice for is left empty
-    for the next call, and the flag is false. What was read stays known until the files change.
-    """
-    known, deadline, complete = _details(), time.monotonic() + seconds, True
-    detailed = []
-    for row in rows:
-        path, stamps = row["path"], _stamps(row["path"])
-        if known.get(path, (None,))[0] != stamps:
-            if time.monotonic() > deadline:
-                complete = False
-            else:
-                known[path] = (stamps, *_read_details(path, growing=row["status"] == "running"))
-        _, steps, curve = known.get(path, (None, None, []))
-        detailed.append(row | {"share": share_done(row["last_step"], steps), "curve": curve})
-    return detailed, complete
-
-
-@st.cache_resource(show_spinner=False)
-def _details() -> dict[str, tuple[Any, int | None, list[float]]]:
-    return {}
-
-
-def _read_details(path: str, *, growing: bool) -> tuple[int | None, list[float]]:
-    from bottleneck_core.figures.sparkline import sparkline
-
-    try:
-        # Finished runs are not kept: a folder of hundreds would stay in memory for one column.
-        with reading(path) if growing else nullcontext(bc.load_run(path)) as run:
-            evaluations = run.events.frame("eval")
-            curve = sparkline(evaluations["val_loss"].to_numpy(float)) if "val_loss" in evaluations else []
-            return steps_asked(run), curve
-    except bc.UserError:  # gone since it was listed
-        return None, []
-
-
-def _stamps(path: str) -> list[int]:
-    """Sizes and times of the files that `_details` depends on."""
-    found = []
-    for name in ("train.jsonl", "config.json", "summary.md"):
-        try:
-            status = (Path(path) / name).stat()
-        except OSError:
-            found.append(0)
-        else:
-            found += [status.st_size, status.st_mtime_ns]
-    return found

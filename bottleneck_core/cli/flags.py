@@ -130,6 +130,7 @@ def _parse(
 SWITCH_HELP = {
     "print_config": "print the resolved configuration and KV bytes as JSON, then exit",
     "json": "print one JSON document and nothing else",
+    "json_lines": "print one JSON object a token as it is drawn, of every policy in turn",
     "no_save": "do not add the texts to the run's samples.jsonl",
 }
 

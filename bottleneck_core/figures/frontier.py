@@ -12,6 +12,7 @@ from . import numbers
 from .labels import Box, place
 from .layout import axis, base_layout
 from .palette import Theme, attention_color, ink
+from .tables import html_text
 
 # Pixels that the page gives to the plot; only labels depend on it.
 _WIDTH = 900
@@ -19,6 +20,9 @@ _WIDTH = 900
 _TOP = 58
 # With more runs only those on the frontier are labelled.
 _MOST_LABELS = 40
+# Of more, those that would lie on top of another of their colour are left out: a cell is smaller than half a point.
+_MOST_POINTS = 500
+_CELL = 4.0
 
 
 def comparable(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -35,15 +39,31 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return best
 
 
-def quality_figure(rows: Sequence[Mapping[str, Any]], *, theme: Theme = "light", height: int = 340) -> go.Figure:
-    """Best validation loss over KV bytes at 128,000 tokens (log), coloured by attention, with the frontier.
+def quality_figure(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    at: str = "128k",
+    sizes: Sequence[float | None] | None = None,
+    theme: Theme = "light",
+    height: int = 340,
+) -> go.Figure:
+    """Best validation loss over KV bytes (log), coloured by attention, with the frontier.
 
-    Points carry their row number in `rows` as customdata.
+    `sizes` are the rows' bytes at another context than 128,000 tokens, `at` is that in words. Points carry their row
+    number in `rows` as customdata; of many on one spot the best is drawn.
     """
-    shown = comparable(rows)
+    if sizes is not None:
+        kept = ("id", "attn_mode", "best_val_loss")
+        rows = [
+            {name: row.get(name) for name in kept} | {"kv_bytes_128k": size}
+            for row, size in zip(rows, sizes, strict=True)
+        ]
     number = {id(row): i for i, row in enumerate(rows)}
+    every = comparable(rows)
+    x_range, y_range = _limits(every)
+    shown = _apart(every, x_range, y_range, height)
     traces: list[dict[str, Any]] = []
-    line = frontier(rows)
+    line = frontier(shown)
     if len(line) > 1:
         traces.append(
             {
@@ -56,7 +76,6 @@ def quality_figure(rows: Sequence[Mapping[str, Any]], *, theme: Theme = "light",
                 "showlegend": False,
             }
         )
-    x_range, y_range = _limits(shown)
     sides = _label_sides(shown, x_range, y_range, height)
     for mode in dict.fromkeys(r.get("attn_mode") for r in shown):
         group = [i for i, r in enumerate(shown) if r.get("attn_mode") == mode]
@@ -67,7 +86,7 @@ def quality_figure(rows: Sequence[Mapping[str, Any]], *, theme: Theme = "light",
                 "y": [shown[i]["best_val_loss"] for i in group],
                 "name": mode or "unknown",
                 "mode": "markers+text",
-                "text": [shown[i]["id"] if sides[i] else "" for i in group],
+                "text": [html_text(shown[i]["id"]) if sides[i] else "" for i in group],
                 "textposition": [sides[i] or "top center" for i in group],
                 "textfont": {"size": 12, "color": ink("text", theme)},
                 "marker": {
@@ -78,7 +97,7 @@ def quality_figure(rows: Sequence[Mapping[str, Any]], *, theme: Theme = "light",
                 "customdata": [
                     [
                         number[id(shown[i])],
-                        shown[i]["id"],
+                        html_text(shown[i]["id"]),
                         numbers.loss(shown[i]["best_val_loss"]),
                         numbers.size(shown[i]["kv_bytes_128k"]),
                         numbers.exact_size(shown[i]["kv_bytes_128k"]),
@@ -91,7 +110,7 @@ def quality_figure(rows: Sequence[Mapping[str, Any]], *, theme: Theme = "light",
                 ),
             }
         )
-    title = "best validation loss (nats per token) over KV cache at 128k tokens"
+    title = f"best validation loss (nats per token) over KV cache at {at} tokens"
     layout = base_layout(theme, title=title, height=height, top=_TOP)
     layout["hovermode"] = "closest"
     layout["showlegend"] = True
@@ -123,6 +142,25 @@ def _limits(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, float], tup
     factor = 2 ** max(0.35, 0.08 * math.log2(max(x) / min(x)) if max(x) > min(x) else 1.0)
     air = 0.15 * (max(y) - min(y)) or 0.1
     return (min(x) / factor, max(x) * factor), (min(y) - air, max(y) + air)
+
+
+def _apart(
+    rows: list[Mapping[str, Any]], x_range: tuple[float, float], y_range: tuple[float, float], height: int
+) -> list[Mapping[str, Any]]:
+    """Of many rows one a cell and colour, the best: what they look like all together, in a few of them."""
+    if len(rows) <= _MOST_POINTS:
+        return rows
+    across = _WIDTH / _CELL / math.log(x_range[1] / x_range[0])
+    down = height / _CELL / (y_range[1] - y_range[0])
+    cells: dict[tuple[int, int, Any], Mapping[str, Any]] = {}
+    for row in sorted(rows, key=lambda r: r["best_val_loss"]):
+        cell = (
+            int(math.log(row["kv_bytes_128k"] / x_range[0]) * across),
+            int((row["best_val_loss"] - y_range[0]) * down),
+            row.get("attn_mode"),
+        )
+        cells.setdefault(cell, row)
+    return list(cells.values())
 
 
 def _label_sides(

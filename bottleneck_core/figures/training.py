@@ -1,4 +1,4 @@
-"""Figures of one run's training: loss, perplexity, learning rate, gradient norms, throughput."""
+"""Figures of one run's training: loss, perplexity, learning rate, gradient norms, throughput, memory."""
 
 from __future__ import annotations
 
@@ -82,6 +82,24 @@ def throughput_figure(
         title="throughput (tokens per second)",
         format=numbers.rate,
         hover_format=".4s",
+        height=height,
+        x_title=x_title,
+        y_floor=0.0,
+    )
+    return curve_figure(series, scale, _linear(view), chart)
+
+
+def memory_figure(
+    train: pd.DataFrame, view: View, *, color: str, height: int = 210, x_title: bool = False
+) -> go.Figure:
+    """The most device memory that was taken so far, in GiB, from zero. Column `device_peak_bytes`, bytes."""
+    scale = view.scale_for(train)
+    gib = train.assign(gib=train["device_peak_bytes"].to_numpy(np.float64) / 2**30) if len(train) else train
+    series = [Series.of(gib, "gib", scale, name="peak", color=color)]
+    chart = Chart(
+        title="device memory (GiB, peak)",
+        format=lambda value: numbers.size(value * 2**30),
+        hover_format=".4f",
         height=height,
         x_title=x_title,
         y_floor=0.0,

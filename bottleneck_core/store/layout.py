@@ -13,8 +13,8 @@ from bottleneck_core.store.lock import LOCK_NAME
 
 MAX_DEPTH = 3
 # What makes a folder a run. config.json is not among them: every folder of model weights has one.
-_MARKS = ("train.jsonl", "manifest.json", "summary.md", "job.json", "analysis.h5")
-_SKIPPED = frozenset({"trash", "__pycache__", "node_modules"})
+MARKS = ("train.jsonl", "manifest.json", "summary.md", "job.json", "analysis.h5")
+SKIPPED = frozenset({"trash", "__pycache__", "node_modules"})
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ class RunPaths:
         return self.dir / "console.log"
 
     @property
+    def notes(self) -> Path:
+        """Tags and a note that people gave the run."""
+        return self.dir / "notes.json"
+
+    @property
     def all(self) -> tuple[Path, ...]:
         """Every file that a run folder may have."""
         return (
@@ -114,7 +119,7 @@ class RunPaths:
 def is_run(folder: str | os.PathLike[str]) -> bool:
     """Whether the folder holds a run, ours or a foreign one, complete or not."""
     folder = Path(folder)
-    return any((folder / mark).is_file() for mark in _MARKS)
+    return any((folder / mark).is_file() for mark in MARKS)
 
 
 def find_runs(root: str | os.PathLike[str]) -> list[Path]:
@@ -151,7 +156,7 @@ def _children(folder: Path) -> list[Path]:
             return [
                 Path(entry.path)
                 for entry in entries
-                if not entry.name.startswith(".") and entry.name.lower() not in _SKIPPED and entry.is_dir()
+                if not entry.name.startswith(".") and entry.name.lower() not in SKIPPED and entry.is_dir()
             ]
     except OSError:  # no permission, or gone in the meantime
         return []

@@ -67,9 +67,9 @@ def is_busy(folder: str | os.PathLike[str]) -> bool:
 
 def is_locked(folder: str | os.PathLike[str], name: str = LOCK_NAME) -> bool:
     """Whether a process holds the folder's lock `name`. Creates no file, and many readers may ask at the same time."""
-    path = Path(folder) / name
+    path = os.path.join(folder, name)
     if fcntl is None:
-        return _is_locked_exclusively(path)
+        return _is_locked_exclusively(Path(path))
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:

@@ -40,6 +40,7 @@ class Run(AnalysisAccess):
         self._description: Description | None = None
         self._config: dict[str, Any] | None = None
         self._frames: dict[str, pd.DataFrame] = {}
+        self._best: tuple[int | None] | None = None  # of the last question for it
 
     def __repr__(self) -> str:
         return f"Run({self.id!r}, {self.attn_mode}, {self.status}, step {self.last_step})"
@@ -54,7 +55,7 @@ class Run(AnalysisAccess):
             self._description = Description.read(self.paths)
         changed |= self._log.refresh()
         if changed:
-            self._frames, self._config = {}, None
+            self._frames, self._config, self._best = {}, None, None
         return self.refresh_analysis() or changed
 
     @property
@@ -236,8 +237,11 @@ class Run(AnalysisAccess):
         return self._frames[kind].copy(deep=False)  # pandas copies what is written to
 
     def _best_row(self) -> int | None:
-        losses = self.eval["val_loss"].to_numpy()
-        return None if np.isnan(losses).all() else int(np.nanargmin(losses))
+        self._read()
+        if self._best is None:
+            losses = self.eval["val_loss"].to_numpy()
+            self._best = (None if np.isnan(losses).all() else int(np.nanargmin(losses)),)
+        return self._best[0]
 
 
 class RunList(list[Run]):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
-from dashboard import run_attention, run_curves, run_header, run_record
+from dashboard import run_attention, run_curves, run_files, run_header, run_kv, run_record, run_samples
 from dashboard.filters import remembered_filters
 from dashboard.live_chart import load_plotly
-from dashboard.state import LIVE_SECONDS, Row, find_row, reading, run_rows
+from dashboard.markdown import escaped
+from dashboard.runs_actions import problems
+from dashboard.state import LIVE_SECONDS, Row, find_row, reading, root_of, run_rows
 
 RUNS_PAGE = "dashboard/pages/runs.py"
-TABS = ["Curves", "Attention", "Summary", "Config", "Log", "Files"]
+ATTENTION_PAGE = "dashboard/pages/attention.py"
+TABS = ["Curves", "Attention", "KV memory", "Samples", "Summary", "Config", "Log", "Files"]
 
 
 def page(row: Row) -> None:
@@ -20,8 +25,11 @@ def page(row: Row) -> None:
 
     @st.fragment(run_every=live)
     def header() -> None:
+        rows = run_rows()  # tags and notes change while the page is open
+        now = next((other for other in rows if other["path"] == path), row)
+        problems()
         with reading(path) as run:
-            run_header.header(run)
+            run_header.header(run, now, rows)
             ended = live is not None and run.status != "running"
         if ended:  # nothing to look at any more
             st.rerun(scope="app")
@@ -33,6 +41,14 @@ def page(row: Row) -> None:
 
     @st.fragment(run_every=live)
     def attention() -> None:
+        if (Path(path) / "analysis.h5").is_file():
+            several = sum(other["id"] == row["id"] for other in run_rows()) > 1
+            st.page_link(
+                ATTENTION_PAGE,
+                label="Every step, head and map of this run",
+                icon=":material/grid_view:",
+                query_params={"run": f"{row['id']} @ {root_of(row)}" if several else row["id"]},
+            )
         with reading(path) as run:
             run_attention.attention(run)
 
@@ -46,10 +62,12 @@ def page(row: Row) -> None:
     draw = {
         "Curves": curves,
         "Attention": attention,
+        "KV memory": lambda: run_kv.kv_memory(run, row),
+        "Samples": lambda: run_samples.samples(run),
         "Summary": lambda: run_record.summary(run),
         "Config": lambda: run_record.settings(run),
         "Log": log,
-        "Files": lambda: run_record.files(run),
+        "Files": lambda: run_files.files(run),
     }
     for name, tab in tabs.items():
         if tab.open:
@@ -65,4 +83,5 @@ row = find_row(run_rows(), run_id, root) if run_id else None
 if row is not None:
     page(row)
 else:
-    st.warning(f"There is no run `{run_id}` in the folders that are looked at." if run_id else "No run was chosen.")
+    missing = f"There is no run {escaped(run_id or '')} in the folders that are looked at."
+    st.warning(missing if run_id else "No run was chosen.")

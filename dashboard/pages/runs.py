@@ -2,104 +2,221 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 
 import streamlit as st
 
-from bottleneck_core.figures import numbers
 from bottleneck_core.figures.frontier import comparable, quality_figure
-from dashboard import runs_table
+from dashboard import runs_actions, runs_kv, runs_query, runs_selection, runs_table
+from dashboard.compare_runs import RUNS, runs_text
 from dashboard.filters import remember_filters, remembered_filters
 from dashboard.live_chart import live_chart, load_plotly
-from dashboard.state import IDLE_SECONDS, LIVE_SECONDS, Row, address_of, run_roots, run_rows, with_details
+from dashboard.markdown import escaped
+from dashboard.runs_controls import AT, Choice, controls, sort_controls
+from dashboard.state import IDLE_SECONDS, LIVE_SECONDS, Row, address_of, all_runs, run_roots
 from dashboard.theme import theme
 
-START = "python -m bottleneck_core train --size nano --exp paper_bottleneck"
+TRAIN_PAGE = "dashboard/pages/train.py"
 LIVELY = "runs_lively"
+# Rows at a time: a table of more is sorted here and turned page by page, or each update would be megabytes.
+MOST_ROWS = 250
+LINE_HEIGHT = 42
 
 
-def heading(rows: list[Row]) -> None:
-    running = sum(row["status"] == "running" for row in rows)
-    parts = [f"**{len(rows)}** {'run' if len(rows) == 1 else 'runs'}", f"**{running}** running"]
-    best = min((row for row in rows if row.get("best_val_loss")), key=lambda r: r["best_val_loss"], default=None)
-    if best:
-        parts.append(f"best **{numbers.loss(best['best_val_loss'])}** {best['id']}")
-    st.markdown(" &nbsp;·&nbsp; ".join(parts))
-
-
-def quality(rows: list[Row]) -> None:
-    """The picture that matters, once there are two runs to compare."""
-    if len(comparable(rows)) < 2:
+def quality(shown: list[Row], rows: list[Row], choice: Choice) -> None:
+    """The picture that matters, of the runs shown; once there are two runs to compare."""
+    if len(comparable(rows)) < 2 or not comparable(shown):
         return
 
     def clicked(point: dict) -> None:
         if point["customdata"]:
-            st.session_state["open_run"] = rows[point["customdata"][0]]
+            st.session_state["open_run"] = shown[point["customdata"][0]]
 
-    live_chart(quality_figure(rows, theme=theme()), name="quality", group="runs", on_click=clicked)
+    sizes = None if choice.at == AT else runs_kv.sizes(shown, choice.context)
+    figure = quality_figure(shown, at=choice.at, sizes=sizes, theme=theme())
+    live_chart(figure, name="quality", group=f"runs/{choice.at}", on_click=clicked)
 
 
-def table(rows: list[Row]) -> None:
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        text = st.text_input(
-            "Search",
-            key="q",
-            bind="query-params",
-            placeholder="search id or settings",
-            label_visibility="collapsed",
-        )
-        statuses = st.multiselect(
-            "Status",
-            runs_table.STATUSES,
-            key="status",
-            bind="query-params",
-            placeholder="any status",
-            label_visibility="collapsed",
-        )
-        modes = st.multiselect(
-            "Attention",
-            runs_table.ATTENTION_MODES,
-            key="attention",
-            bind="query-params",
-            placeholder="any attention",
-            label_visibility="collapsed",
-        )
-    shown = runs_table.matching(rows, text, statuses, modes)
-    if not shown:
-        st.info(f"None of the {len(rows)} runs match: clear the search or a filter.")
-        return
+def selection_bar(ticked: list[Row], shown: list[Row], rows: list[Row]) -> None:
+    """What can be done with the ticked runs; there only while any is."""
+
+    def compare() -> None:
+        st.session_state["open_comparison"] = runs_text(ticked, rows)
+
+    def open_one() -> None:
+        st.session_state["open_run"] = ticked[0]
+
+    st.markdown(f"**{len(ticked)}** ticked", width="content")
+    several = len(ticked) > 1
+    st.button(
+        "Compare",
+        type="primary" if several else "secondary",
+        icon=":material/compare_arrows:",
+        on_click=compare,
+        help=None if several else "One run; others can be added there.",
+    )
+    st.button(
+        "Open",
+        icon=":material/open_in_new:",
+        disabled=several,
+        on_click=open_one,
+        help="One run at a time." if several else None,
+    )
+    runs_actions.tag_popover(ticked, rows)
+    runs_actions.move_buttons(ticked)
+    with st.popover("Export", icon=":material/download:"):
+        for words, exported in ((f"{len(ticked)} ticked", ticked), (f"{len(shown):,} shown", shown)):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(words, width=100)
+                for kind, write, mime in (
+                    ("CSV", runs_selection.rows_csv, "text/csv"),
+                    ("JSON", runs_selection.rows_json, "application/json"),
+                ):
+                    st.download_button(
+                        kind,
+                        lambda write=write, exported=exported: write(exported),
+                        file_name=f"runs.{kind.lower()}",
+                        mime=mime,
+                        key=f"export_{kind}_{words.split()[1]}",
+                        on_click="ignore",
+                    )
+    st.button(
+        "",
+        icon=":material/close:",
+        type="tertiary",
+        key="untick_all",
+        help="Untick all",
+        on_click=runs_selection.untick_all,
+    )
+
+
+def run_table(shown: list[Row], rows: list[Row], choice: Choice) -> None:
+    """The runs, one line each, below what can be done with the ticked ones."""
+    # The line is always there: coming and going, it would move rows away from under the mouse that ticks them.
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", height=LINE_HEIGHT, border=False):
+        if ticked := runs_selection.ticked_rows(rows):
+            selection_bar(ticked, shown, rows)
+        elif not runs_actions.outcome():
+            st.caption("Tick runs to compare, tag, archive or export them.", width="stretch")
+        runs_actions.shelves_popover()
+    listed = shown
+    if len(shown) > MOST_ROWS:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            name, descending = sort_controls()
+            page = st.pagination(math.ceil(len(shown) / MOST_ROWS), key="page", bind="query-params", width="stretch")
+            st.caption(f"{len(shown):,} runs", width="content")
+        listed = in_order(shown, name, descending, choice)[(page - 1) * MOST_ROWS : page * MOST_ROWS]
 
     def opened() -> None:
-        st.session_state["open_run"] = shown[st.session_state["opened_row"]["row"]]
+        st.session_state["open_run"] = listed[st.session_state["opened_row"]["row"]]
 
-    frame = runs_table.table_frame(shown)
+    runs_selection.follow_rows(listed)
+    frame = runs_table.table_frame(listed, runs_kv.sizes(listed, choice.context), choice.at, choice.columns)
     st.dataframe(
         runs_table.styled(frame),
         column_config=runs_table.columns(frame, opened, "opened_row"),
         column_order=runs_table.column_order(frame),
         hide_index=True,
         placeholder="",
-        key="runs_table",
-        height="content" if len(shown) <= 15 else 560,
+        key=runs_selection.TABLE,
+        on_select=runs_selection.on_tick,
+        selection_mode="multi-row",
+        height="content" if len(listed) <= 15 else 560,
     )
 
 
+def in_order(rows: list[Row], name: str, descending: bool, choice: Choice) -> list[Row]:
+    if name == "newest":
+        return rows
+    if name == "KV":
+        sized = [{"row": row, "kv": runs_kv.cache_bytes(row, choice.context), "config": {}} for row in rows]
+        return [found["row"] for found in runs_query.by_value(sized, "kv", descending=descending)]
+    return runs_query.by_value(rows, runs_table.VALUES.get(name, name), descending=descending)
+
+
+def group_table(groups: Sequence[runs_query.RunGroup], by: str, choice: Choice) -> None:
+    """The groups, one line each; a click shows the runs of one."""
+
+    def opened() -> None:
+        st.session_state["in"] = groups[st.session_state["opened_group"]["row"]].name
+
+    frame = runs_table.group_frame(groups, lambda row: runs_kv.cache_bytes(row, choice.context), by, choice.at)
+    st.dataframe(
+        runs_table.styled(frame),
+        column_config=runs_table.group_columns(frame, opened, "opened_group"),
+        column_order=runs_table.column_order(frame),
+        hide_index=True,
+        placeholder="",
+        key="groups_table",
+        height="content" if len(frame) <= 15 else 560,
+    )
+
+
+def group_box(groups: Sequence[runs_query.RunGroup], by: str) -> str | None:
+    """Which group's runs are shown; None for the table of groups."""
+    names = [group.name for group in groups]
+    if st.session_state.get("in") not in (None, *names):
+        del st.session_state["in"]  # of another grouping, or filtered away
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption(f"{len(names):,} groups by {escaped(by)}", width="content")
+        return st.selectbox(
+            "Group",
+            names,
+            index=None,
+            key="in",
+            bind="query-params",
+            placeholder="all groups",
+            label_visibility="collapsed",
+            width=320,
+        )
+
+
+def empty() -> None:
+    roots = ", ".join(f"`{root}`" for root in run_roots())
+    st.info(f"No runs in {roots} yet.")
+    st.page_link(TRAIN_PAGE, label="Start the first one", icon=":material/play_arrow:")
+    runs_actions.outcome()
+    runs_actions.shelves_popover()
+
+
 def page() -> None:
-    rows, complete = with_details(runs_table.ordered(run_rows()))
+    if runs_actions.question_waits():
+        st.rerun(scope="app")
+    index = all_runs()
+    rows = runs_query.ordered(index.rows())
+    runs_actions.problems()
+    if index.unread:
+        done = len(rows) / (len(rows) + index.unread)
+        st.progress(done, f"Reading runs: {len(rows):,} of {len(rows) + index.unread:,}")
     if not rows:
-        roots = ", ".join(f"`{root}`" for root in run_roots())
-        st.info(f"No runs in {roots} yet. Start one:")
-        st.code(START, language="bash")
+        empty()
     else:
-        heading(rows)
-        quality(rows)
-        table(rows)
+        choice = controls(rows, index.version)
+        shown = runs_query.matching(rows, choice.wanted)
+        seeds = runs_query.repetitions(index.version, rows) if choice.by == runs_query.SEEDS else {}
+        groups = runs_query.grouped(shown, choice.by, seeds) if choice.by else []
+        chosen = None
+        quality(shown, rows, choice)
+        if not shown:
+            runs_actions.outcome()
+            st.info(f"None of the {len(rows):,} runs match: clear the search or a filter.")
+        elif choice.by:
+            chosen = group_box(groups, choice.by)
+        if choice.by and shown and chosen is None:
+            group_table(groups, choice.by, choice)
+        elif shown:
+            run_table(next((list(g.rows) for g in groups if g.name == chosen), shown), rows, choice)
     # Kept until the run's page takes it: a live update may overtake the switch, and then the next one repeats it.
     if row := st.session_state.get("open_run"):
         remember_filters()
         st.switch_page("dashboard/pages/run.py", query_params=address_of(row, rows))
+    if runs := st.session_state.get("open_comparison"):
+        remember_filters()
+        st.switch_page("dashboard/pages/compare.py", query_params={RUNS: runs})
     # Runs that others start appear by themselves, only more slowly.
-    lively = not complete or any(row["status"] == "running" for row in rows)
+    lively = bool(index.unread) or any(row["status"] == "running" for row in rows)
     if st.session_state.get(LIVELY, False) != lively:
         st.session_state[LIVELY] = lively
         st.rerun(scope="app")
@@ -107,10 +224,12 @@ def page() -> None:
 
 for missing in (root for root in run_roots() if not root.is_dir() and "BOTTLENECK_RUNS" in os.environ):
     st.warning(f"`{missing}` of BOTTLENECK_RUNS is no folder: create it or take it out.")
-if "id" in st.query_params:
-    # Back from a run: Streamlit wrote the run's parameters over this page's before it went there.
+if "id" in st.query_params or RUNS in st.query_params:
+    # Back from a run or a comparison: Streamlit wrote their parameters over this page's before it went there.
     st.session_state.pop("open_run", None)
+    st.session_state.pop("open_comparison", None)
     st.query_params.from_dict(remembered_filters())
     st.rerun()  # widgets take their values from the address at the start of a rerun
 load_plotly()
+runs_actions.dialog()
 st.fragment(page, run_every=LIVE_SECONDS if st.session_state.get(LIVELY) else IDLE_SECONDS)()

@@ -1,4 +1,4 @@
-"""The logic behind the pages: addresses, progress, table, settings, log tail."""
+"""The logic behind the pages: addresses, progress, table, settings, log."""
 
 from __future__ import annotations
 
@@ -11,13 +11,25 @@ import pytest
 import bottleneck_core as bc
 from dashboard import runs_table
 from dashboard.progress import progress_of
+from dashboard.run_files import file_frame
 from dashboard.run_header import description
-from dashboard.run_record import file_frame, setting_frame, tail
+from dashboard.run_record import setting_frame
 from dashboard.state import address_of, find_row, run_roots
 
 
 def row(run_id: str, path: str, **values):
-    return {"id": run_id, "path": path, "status": "done", "errors": [], "curve": [], "share": None, **values}
+    known = {"last_step": None, "steps": None, "config": {}, "tags": [], "note": ""}
+    return known | {
+        "id": run_id,
+        "path": path,
+        "status": "done",
+        "errors": [],
+        "curve": [],
+        "config": {},
+        "tags": [],
+        "note": "",
+        **values,
+    }
 
 
 def test_roots_are_separated_like_path(monkeypatch):
@@ -66,13 +78,13 @@ def test_description_names_what_the_model_is(tmp_path, make_run):
 
 
 def test_columns_without_any_value_are_not_shown():
-    frame = runs_table.table_frame([row("a", "/x/a", best_val_loss=2.0), row("b", "/x/b")])
+    frame = runs_table.table_frame([row("a", "/x/a", best_val_loss=2.0), row("b", "/x/b")], [None, None], "128k")
     order = runs_table.column_order(frame)
     assert "best loss" in order and "params" not in order and "errors" not in order
 
 
 def test_the_table_says_numbers_as_people_read_them():
-    frame = runs_table.table_frame([row("a", "/x/a", kv_bytes_128k=294_912_000, tok_s=17_040.0, best_ppl=76.3)])
+    frame = runs_table.table_frame([row("a", "/x/a", tok_s=17_040.0, best_ppl=76.3)], [294_912_000], "128k")
     html = runs_table.styled(frame).to_html()
     assert "281 MiB" in html and "17.0k" in html and "76.30" in html
     assert frame["KV @128k"].iloc[0] == 294_912_000  # what it sorts by
@@ -82,14 +94,6 @@ def test_nested_settings_and_search():
     frame = setting_frame({"a": {"b": 1, "c": True}, "d": [1, 2], "e": None, "f": {}})
     assert frame.to_numpy().tolist() == [["a.b", "1"], ["a.c", "yes"], ["d", "1 2"], ["e", "–"], ["f", "{}"]]
     assert setting_frame({"learning_rate": 0.1, "rate": 2}, "LEARN 0.1")["setting"].tolist() == ["learning_rate"]
-
-
-def test_tail_starts_at_a_whole_line(tmp_path):
-    path = tmp_path / "console.log"
-    path.write_text("first line\nsecond\nthird\n")
-    assert tail(path, most=16) == "second\nthird"
-    assert tail(path) == "first line\nsecond\nthird"
-    assert tail(tmp_path / "absent") == ""
 
 
 def test_files_below_the_folder(tmp_path):

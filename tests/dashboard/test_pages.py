@@ -17,7 +17,7 @@ FOREIGN = (
     "v27_gqa_100steps",
     "v28_stress_fix",
 )
-TABS = ("Curves", "Attention", "Summary", "Config", "Log", "Files")
+TABS = ("Curves", "Attention", "Samples", "Summary", "Config", "Log", "Files")
 
 
 @pytest.fixture
@@ -35,17 +35,17 @@ def finished(make_run):
 def test_runs_page_over_foreign_folders(app, shared):
     test = app(shared / "foreign_runs").runs()
     assert not test.exception
-    assert "**6** runs" in texts(test) and "best **4.3349** tiny_bottleneck" in texts(test)
+    assert "**6** runs" in texts(test) and r"best **4.3349** tiny\_bottleneck" in texts(test)
     table = test.dataframe[0].value
     assert set(table["run"]) == set(FOREIGN)
     assert table.set_index("run").loc["tiny_bottleneck", "KV @128k"] == 294_912_000
     assert len(charts(test)["quality"]["data"]) == 4  # attention modes; 1b has no cache size
 
 
-def test_no_runs_names_the_folder_and_the_command(app, tmp_path):
+def test_no_runs_names_the_folder_and_leads_to_train(app, tmp_path):
     test = app(tmp_path).runs()
     assert not test.exception and str(tmp_path) in texts(test)
-    assert "python -m bottleneck_core train" in test.code[0].value
+    assert test.get("page_link")[-1].proto.page == "train"
 
 
 def test_a_root_that_is_not_there_is_named_and_the_rest_is_shown(app, tmp_path, finished):

@@ -56,3 +56,26 @@ def test_sparkline_is_short_keeps_the_end_and_cuts_the_start():
     line = sparkline(values, points=40)
     assert len(line) <= 200 and line[-1] == 4.0 and max(line) < 5.1
     assert sparkline([7.0, 3.0, np.nan]) == [7.0, 3.0] and sparkline([np.nan, 3.0]) == []
+
+
+def points_of(figure):
+    return [entry for trace in figure.data if trace.name for entry in trace.customdata]
+
+
+def test_of_many_runs_on_one_spot_the_best_is_drawn():
+    crowd = [
+        {"id": f"run{i}", "attn_mode": "gqa", "best_val_loss": 3 + i / 1e6, "kv_bytes_128k": 10**8} for i in range(2000)
+    ]
+    apart = [{"id": "far", "attn_mode": "gqa", "best_val_loss": 5.0, "kv_bytes_128k": 10**9}]
+    drawn = points_of(quality_figure([*apart, *reversed(crowd)]))
+    assert len(drawn) < 5 and {"run0", "far"} <= {entry[1] for entry in drawn}
+    assert next(entry[0] for entry in drawn if entry[1] == "run0") == 2000  # its place among all rows
+    assert len(points_of(quality_figure(crowd[:400]))) == 400
+
+
+def test_bytes_of_another_context_take_the_place_of_the_recorded_ones():
+    sizes = [None, *([2048.0] * (len(ROWS) - 1))]
+    figure = quality_figure(ROWS, at="1M", sizes=sizes)
+    assert "at 1M tokens" in figure.layout.title.text
+    assert {x for trace in figure.data if trace.name for x in trace.x} == {2048.0}
+    assert ROWS[0]["id"] not in {entry[1] for entry in points_of(figure)}

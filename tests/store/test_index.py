@@ -30,12 +30,14 @@ KEYS = {
     "kv_bytes_128k",
     "errors",
 }
+MORE = {"tokens", "tok_s", "last_loss", "best_ppl", "created", "model", "steps", "config", "curve"}
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Own caches, in memory and on disk."""
     monkeypatch.setattr(index_module, "_entries", {})
+    monkeypatch.setattr(index_module, "_kept", index_module._KeptRows())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "bottleneck_core" / "index.json"
 
@@ -57,7 +59,17 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_row_has_the_keys_of_the_command_and_is_json(tmp_path: Path) -> None:
     run = load_run(zero_based(tmp_path / "old"))
     row = run_row(run)
-    assert row.keys() == KEYS | {"tokens", "tok_s", "last_loss", "best_ppl", "created", "model"}
+    assert row.keys() == KEYS | {
+        "tokens",
+        "tok_s",
+        "last_loss",
+        "best_ppl",
+        "created",
+        "model",
+        "steps",
+        "config",
+        "curve",
+    }
     assert json.loads(json.dumps(row, allow_nan=False)) == row
     assert (row["id"], row["path"], row["status"]) == ("old", str(tmp_path / "old"), "done")
     assert (row["best_val_loss"], row["last_loss"], row["tok_s"]) == (2.5, 2.5, 115.0)
