@@ -16,7 +16,7 @@ from bottleneck_core.figures.quantities import Quantity
 from bottleneck_core.figures.scatter import CACHE, LOSS
 from bottleneck_core.memory import training_flops_per_token
 
-from .compare_runs import token_of
+from .compare_runs import tokens_of
 from .state import Row, reading
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class Compared:
 def compared_runs(chosen: Sequence[Row], rows: Sequence[Row]) -> list[Compared]:
     """The chosen rows with their curves; a run that is gone since it was listed is left out."""
     found = []
-    for row in chosen:
+    for row, token in zip(chosen, tokens_of(chosen, rows), strict=True):
         with contextlib.suppress(bc.UserError), reading(row["path"]) as run:
-            found.append(_compared(row, token_of(row, rows), run))
+            found.append(_compared(row, token, run))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from urllib.parse import unquote
 
@@ -16,20 +17,23 @@ _KEPT = "compare_address"
 
 def token_of(row: Row, rows: Sequence[Row]) -> str:
     """How the address names a run: its id, followed by `@root` where several folders have a run of that id."""
-    token = _escaped(row["id"])
-    if sum(other["id"] == row["id"] for other in rows) > 1:
-        token += f"@{_escaped(root_of(row))}"
-    return token
+    return tokens_of([row], rows)[0]
+
+
+def tokens_of(named: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+    """How the address names each of `named`, which are among all `rows`; for ten thousand at once."""
+    count = Counter(row["id"] for row in rows)
+    return [_escaped(row["id"]) + (f"@{_escaped(root_of(row))}" if count[row["id"]] > 1 else "") for row in named]
 
 
 def runs_text(chosen: Sequence[Row], rows: Sequence[Row]) -> str:
     """The value of `runs` in the address."""
-    return ",".join(token_of(row, rows) for row in chosen)
+    return ",".join(tokens_of(chosen, rows))
 
 
 def chosen_rows(text: str | None, rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """The rows that an address names, each once and in its order, and the names of those that are not there."""
-    by_token = {token_of(row, rows): row for row in rows}
+    by_token = dict(zip(tokens_of(rows, rows), rows, strict=True))
     # A link made before a second root came still opens: the first run of that id is meant.
     by_id: dict[str, Row] = {}
     for row in rows:

@@ -28,7 +28,7 @@ from bottleneck_core.store.layout import RunPaths, run_status
 from bottleneck_core.store.status import read_json
 
 HELP = "Prepare the built-in corpus, train a nano run in the background, open the dashboard."
-RUN_ID = "nano_bottleneck"
+RUN_ID = "demo"
 _POLL_S = 0.2
 _SERVER_START_S = 60.0
 _CONSOLE_LINES = 15

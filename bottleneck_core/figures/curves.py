@@ -24,6 +24,8 @@ from .view import View, XScale
 _DIRECT_LABELS = 6
 # The first 2 % of steps fall from ln(vocabulary) and would flatten everything after them.
 _WARMUP_SHARE = 0.02
+# Rows that tell where the bulk of a long curve lies.
+_BULK_ROWS = 20_000
 # Pixels that a colour bar and its numbers take.
 _COLOR_BAR = 56
 
@@ -52,9 +54,12 @@ class Series:
         if column not in frame or len(x) == 0:
             return cls(name=name, x=np.empty(0), y=np.empty(0), color=color, **style)
         y = frame[column].to_numpy(np.float64)
+        if np.isinf(y).any():
+            y = np.where(np.isfinite(y), y, np.nan)
         placed = np.isfinite(x)
-        x, y = x[placed], np.where(np.isfinite(y), y, np.nan)[placed]
-        if np.any(np.diff(x) < 0):  # a clock that was set back
+        if not placed.all():
+            x, y = x[placed], y[placed]
+        if np.any(x[1:] < x[:-1]):  # a clock that was set back
             order = np.argsort(x, kind="stable")
             x, y = x[order], y[order]
         return cls(name=name, x=x, y=y, color=color, **style)
@@ -151,13 +156,14 @@ def value_range(series: Sequence[Series], view: View, floor: float | None = None
     end = max((s.x[-1] for s in series if len(s.x)), default=0.0)
     limits: list[float] = []
     for s in series:
-        usable = np.isfinite(s.y) & ((s.y > 0) if view.log_y else True)
-        late = usable & (s.x >= _WARMUP_SHARE * end)
-        y = s.y[late] if late.any() and not view.all_values else s.y[usable]
-        if len(y) == 0:
-            continue
         # Marked values are few, and each of them counts; of raw values only the bulk does.
         bulk = not (view.all_values or s.points)
+        late = s.y[0 if view.all_values else np.searchsorted(s.x, _WARMUP_SHARE * end) :]
+        y = _usable(late[:: max(1, len(late) // _BULK_ROWS)] if bulk else late, view)
+        if len(y) == 0:
+            y = _usable(s.y, view)
+        if len(y) == 0:
+            continue
         limits += np.percentile(y, (1, 99)).tolist() if bulk else [y.min(), y.max()]
     if not limits:
         return None
@@ -170,6 +176,11 @@ def value_range(series: Sequence[Series], view: View, floor: float | None = None
     # What is never negative gets no negative axis.
     bottom = low - air if view.log_y or low < 0 else max(low - air, 0.0)
     return bottom, high + air
+
+
+def _usable(y: NDArray, view: View) -> NDArray:
+    """The values that have a place on the y-axis."""
+    return y[np.isfinite(y) & (y > 0)] if view.log_y else y[np.isfinite(y)]
 
 
 def _lines(s: Series, smoothed: NDArray | None, view: View, chart: Chart) -> list[dict[str, Any]]:

@@ -1,8 +1,11 @@
 """Which rows of a long curve to draw.
 
-Per pixel column the first, the last, the least and the greatest value are kept (M4 aggregation, Jugel et al.,
-VLDB 2014): a line through them colours the same pixels as the line through all rows. A row without a value is
+Per column of about a pixel the first, the last, the least and the greatest value are kept (M4 aggregation, Jugel et
+al., VLDB 2014): a line through them colours the same pixels as the line through all rows. A row without a value is
 kept for each column that has one, so that a gap in the data is a gap in the line.
+
+Columns are as wide as a power of two and begin at the curve's first x. So a curve that grows keeps the points it has:
+new rows change its last column, and where the columns double, some of the old points go but none comes or moves.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ _OVERVIEW_COLUMNS = 120
 def visible_rows(x: NDArray, y: NDArray, columns: int = 600, x_range: Range | None = None) -> NDArray[np.intp]:
     """Sorted row numbers to draw of y (n,) over x (n,); x is finite and does not decrease, y may hold NaN.
 
-    At most 5 rows per pixel column (4 values and a gap). With `x_range` its rows get all `columns`, down to every
-    single row, and the rest is kept coarsely. Linear in n, without a Python loop.
+    At most `columns` columns, more than half as many where rows are spread evenly, and at most 5 rows in each (4 values
+    and a gap). With `x_range` its rows get all `columns`, down to every single row, and the rest is kept coarsely.
+    Linear in n, without a Python loop over rows.
     """
     if len(x) != len(y):
         raise ValueError(f"x has {len(x)} values and y has {len(y)}")
@@ -46,23 +50,46 @@ def _columns(x: NDArray, y: NDArray, start: int, stop: int, columns: int) -> NDA
     if n <= 4 * columns:
         return np.arange(start, stop, dtype=np.intp)
     x, y = x[start:stop], y[start:stop]
+    width = _width(float(x[-1] - x[0]), columns)
+    # First row and past-the-last row of each column that holds any row.
+    borders = np.searchsorted(x, x[0] + width * np.arange(1, columns), "left")
+    edges = np.unique(np.concatenate(([0], borders[borders < n], [n])))
+    firsts, ends = edges[:-1], edges[1:]
+
     gap = ~np.isfinite(y)
-
-    # Equal widths in x, as pixels are. `edges` are the first rows of the columns that hold any row.
-    borders = np.linspace(x[0], x[-1], columns + 1)[1:-1]
-    edges = np.unique(np.concatenate(([0], np.searchsorted(x, borders, "left"))))
-    edges = edges[edges < n]
-    column = np.repeat(np.arange(len(edges)), np.diff(np.append(edges, n)))
-
+    if not gap.any():
+        keep = [firsts, ends - 1, *_extremes(y, y, firsts, ends)]
+        return np.unique(np.concatenate(keep)) + start
+    column = np.repeat(np.arange(len(firsts)), ends - firsts)
     value_rows = np.flatnonzero(~gap)
     keep = [
         _first_of_each(value_rows, column),
         _first_of_each(value_rows[::-1], column),
-        _first_of_each(np.flatnonzero(y == np.minimum.reduceat(np.where(gap, np.inf, y), edges)[column]), column),
-        _first_of_each(np.flatnonzero(y == np.maximum.reduceat(np.where(gap, -np.inf, y), edges)[column]), column),
+        # In a column without any value these are its first row, which is kept as a gap.
+        *_extremes(np.where(gap, np.inf, y), np.where(gap, -np.inf, y), firsts, ends),
         _first_of_each(np.flatnonzero(gap), column),
     ]
     return np.unique(np.concatenate(keep)) + start
+
+
+def _width(span: float, columns: int) -> float:
+    """The least power of two of which `columns` reach over `span`, its end included."""
+    if not span > 0:
+        return 1.0
+    width = 2.0 ** np.floor(np.log2(span / columns))
+    while span // width >= columns:
+        width *= 2
+    return float(width)
+
+
+def _extremes(
+    low: NDArray, high: NDArray, firsts: NDArray[np.intp], ends: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The rows of the least of `low` and of the greatest of `high` in each column, the first of equal ones."""
+    columns = list(zip(firsts.tolist(), ends.tolist(), strict=True))
+    least = np.fromiter((first + low[first:end].argmin() for first, end in columns), np.intp, len(columns))
+    greatest = np.fromiter((first + high[first:end].argmax() for first, end in columns), np.intp, len(columns))
+    return least, greatest
 
 
 def _first_of_each(rows: NDArray[np.intp], column: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -28,8 +28,9 @@ _HUES: dict[str, tuple[str, str]] = {
     "plum": ("#7D3A63", "#EFC4DE"),
 }
 
-# Of the salts this one gives the eight automatic ids tiny_* and nano_* eight colours, four hues a size.
-_SALT = "4407"
+# This salt gives the ids tiny_* and nano_*, automatic and with the tag of the shipped runs, eight colours, four hues a
+# size.
+_SALT = "32673"
 
 _ATTENTION_HUES = {
     "standard": "vermillion",

@@ -85,7 +85,8 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     if a + b == 0:
         return Difference(n=n, delta=delta)
     error = math.sqrt(a + b)
-    freedom = (a + b) ** 2 / (a**2 / (n[0] - 1) + b**2 / (n[1] - 1))
+    share = a / (a + b)  # squares of the variances themselves may be too small for a float
+    freedom = 1 / (share**2 / (n[0] - 1) + (1 - share) ** 2 / (n[1] - 1))
     half = t_quantile(freedom) * error
     p = t_tails(delta / error, freedom)
     return Difference(n=n, delta=delta, low=delta - half, high=delta + half, p=p)

@@ -43,7 +43,8 @@ class XScale:
         """x of each row (n,); empty where the frame does not have the column."""
         if self.column not in frame:
             return np.empty(0)
-        return frame[self.column].to_numpy(np.float64) / self.divisor
+        values = frame[self.column].to_numpy(np.float64)
+        return values if self.divisor == 1 else values / self.divisor
 
     def extent(self, *frames: pd.DataFrame) -> Range | None:
         """The least and greatest finite x of all frames; None if they span nothing."""

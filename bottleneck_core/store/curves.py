@@ -7,7 +7,7 @@ evaluation at step s has seen s; systems that number from 1 are recognised by th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,12 @@ _PERPLEXITIES = {"train": ("ppl", "loss"), "eval": ("val_ppl", "val_loss")}
 def train_curve(events: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
     """The train frame: events by step, `COLUMNS`, and renamed columns under our names."""
     events = with_our_columns(events)
-    return _completed("train", events, _tokens_seen(events, config))
+    return _completed("train", events, lambda: _tokens_seen(events, config))
 
 
 def curve(kind: str, events: pd.DataFrame, train: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
     """The eval or analysis frame; `train` is the train frame of the same run, which knows the tokens."""
-    return _completed(kind, events, _tokens_before(events["step"].to_numpy(float), train, config))
+    return _completed(kind, events, lambda: _tokens_before(events["step"].to_numpy(float), train, config))
 
 
 def tokens_per_step(config: Mapping[str, Any]) -> int | None:
@@ -43,15 +43,19 @@ def tokens_per_step(config: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _completed(kind: str, events: pd.DataFrame, tokens: np.ndarray) -> pd.DataFrame:
+def _completed(kind: str, events: pd.DataFrame, tokens: Callable[[], np.ndarray]) -> pd.DataFrame:
+    # Only columns that change are assigned: the rest of a long run would be copied at each step that it logs.
     columns = {name: _numbers(events, name) for name in COLUMNS[kind]}
-    columns["tokens"] = np.where(np.isnan(columns["tokens"]), tokens, columns["tokens"])
+    changed = {name: values for name, values in columns.items() if not _is_number_column(events, name)}
+    if np.isnan(columns["tokens"]).any():
+        changed["tokens"] = np.where(np.isnan(columns["tokens"]), tokens(), columns["tokens"])
     if kind in _PERPLEXITIES:
         ppl, loss = _PERPLEXITIES[kind]
-        # Above 700 nats exp overflows; such a loss has no perplexity worth a point.
-        derived = np.exp(np.where(columns[loss] < 700, columns[loss], np.nan))
-        columns[ppl] = np.where(np.isnan(columns[ppl]), derived, columns[ppl])
-    return events.assign(**columns)
+        if np.isnan(columns[ppl]).any():
+            # Above 700 nats exp overflows; such a loss has no perplexity worth a point.
+            derived = np.exp(np.where(columns[loss] < 700, columns[loss], np.nan))
+            changed[ppl] = np.where(np.isnan(columns[ppl]), derived, columns[ppl])
+    return events.assign(**changed) if changed else events
 
 
 def _tokens_seen(train: pd.DataFrame, config: Mapping[str, Any]) -> np.ndarray:
@@ -70,7 +74,9 @@ def _tokens_before(steps: np.ndarray, train: pd.DataFrame, config: Mapping[str, 
     """Tokens seen before `steps`: between train rows interpolated, after the last one continued."""
     done, tokens = _steps_done(train), train["tokens"].to_numpy(float)
     known = np.isfinite(tokens)
-    done, tokens = np.concatenate([[0.0], done[known]]), np.concatenate([[0.0], tokens[known]])
+    if not known.all():
+        done, tokens = done[known], tokens[known]
+    done, tokens = np.concatenate([[0.0], done]), np.concatenate([[0.0], tokens])
     if len(done) == 1:
         per_step = tokens_per_step(config)
         return steps * per_step if per_step is not None else np.where(steps == 0, 0.0, np.nan)
@@ -81,6 +87,10 @@ def _tokens_before(steps: np.ndarray, train: pd.DataFrame, config: Mapping[str, 
 def _steps_done(train: pd.DataFrame) -> np.ndarray:
     steps = train["step"].to_numpy(float)
     return steps if len(steps) and steps[0] == 1 else steps + 1
+
+
+def _is_number_column(frame: pd.DataFrame, name: str) -> bool:
+    return name in frame.columns and frame[name].dtype == np.float64
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:

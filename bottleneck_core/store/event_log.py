@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,39 @@ import numpy as np
 import pandas as pd
 
 from bottleneck_core.store import cold_scan
+from bottleneck_core.store.cold_scan import ColdScan
 from bottleneck_core.store.event_table import EventTable
 from bottleneck_core.store.events import COLD_BYTES, EventTail
+
+
+class _FirstReading:
+    """What a cold scan read, and where to read on."""
+
+    def __init__(self, result: ColdScan) -> None:
+        self.tables, self.faults = result.tables, result.faults.sentences()
+        self.tail = EventTail(result.path)
+        with open(result.path, "rb") as file:
+            self.tail.skip_to(file, result.offset, result.lines)
+            self._stamp = os.fstat(file.fileno())
+
+    def is_of(self, status: os.stat_result) -> bool:
+        """Whether a file may still begin with what was read; the tail sees whether it really does."""
+        before = self._stamp
+        return status.st_size > before.st_size or (status.st_size, status.st_mtime_ns) == (
+            before.st_size,
+            before.st_mtime_ns,
+        )
+
+    def shared(self) -> _FirstReading:
+        """The same for another reader: memory is shared until either of them reads on."""
+        other = copy(self)
+        other.tables = {kind: table.shared() for kind, table in self.tables.items()}
+        other.tail = deepcopy(self.tail)
+        return other
+
+
+# The last one, for the next reader of the same file: the table of runs reads a run just before its page does.
+_first_readings: dict[str, _FirstReading] = {}
 
 
 class EventLog:
@@ -102,20 +134,23 @@ class EventLog:
             return 0
 
     def _scan(self) -> bool:
-        result = cold_scan.scan(self.path)
-        if result is None:
-            return False
-        for kind, columns in result.tables.items():
-            self._table(kind).load(columns, len(columns["wall_time"]))
-        self._cold_faults = result.faults.sentences()
-        with open(self.path, "rb") as file:
-            self._tail.skip_to(file, result.offset, result.lines)
-        return bool(result.tables)
+        path = os.path.realpath(self.path)
+        first = _first_readings.pop(path, None)
+        if first is None or not first.is_of(os.stat(path)):
+            result = cold_scan.scan(self.path)
+            if result is None:
+                return False
+            first = _FirstReading(result)
+            _first_readings.clear()
+            _first_readings[path] = first.shared()
+        # Whether the file was replaced since is seen by the tail when it is read on.
+        self._tail, self._tables, self._cold_faults = first.tail, first.tables, first.faults
+        return bool(first.tables)
 
     def _time_s(self, clock: np.ndarray) -> np.ndarray:
         """Seconds of training at each moment of `clock` (seconds since 1970)."""
         clocks = [table.clock for table in self._tables.values()]
-        firsts = [known[0] for times in clocks if len(known := times[np.isfinite(times)])]
+        firsts = [float(times[first]) for times in clocks if (first := _first_known(times)) is not None]
         if not firsts:
             return np.full(len(clock), np.nan)
         seconds = clock - min(firsts)
@@ -125,3 +160,11 @@ class EventLog:
                 if before:
                     seconds = seconds - np.where(clock >= resumed, resumed - max(before), 0.0)
         return seconds
+
+
+def _first_known(times: np.ndarray) -> int | None:
+    """The row of the first time, which as a rule is the first row."""
+    if len(times) and np.isfinite(times[0]):
+        return 0
+    known = np.flatnonzero(np.isfinite(times))
+    return int(known[0]) if len(known) else None

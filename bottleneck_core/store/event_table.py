@@ -8,6 +8,7 @@ alone, not on the portions in which they came.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from datetime import datetime
 from typing import Any
 
@@ -19,10 +20,10 @@ _CURVES = frozenset({"train", "eval", "analysis"})  # sorted by step, one row a 
 
 
 class Column:
-    """Values of one key, in a buffer that doubles when it is full."""
+    """Values of one key, in a buffer with room for `expected` ones that doubles when it is full."""
 
-    def __init__(self, dtype: type = float) -> None:
-        self._buffer = np.empty(16, dtype)
+    def __init__(self, expected: int = 0) -> None:
+        self._buffer = np.empty(max(expected, 16))
         self._size = 0
 
     @property
@@ -38,6 +39,10 @@ class Column:
         """Add cells: None or NaN for missing ones in a float column, None in an object column."""
         if not self.is_object and not _all_numbers(values):
             self._become_object()
+        if self.is_object and _are_texts(values):
+            start = self._grow(len(values))
+            self._buffer[start : self._size] = values
+            return
         cells: Any = [_object_cell(value) for value in values] if self.is_object else values
         start = self._grow(len(values))
         if self.is_object:
@@ -51,6 +56,12 @@ class Column:
         if size > self._size:
             start = self._grow(size - self._size)
             self._buffer[start:size] = None if self.is_object else np.nan
+
+    def shared(self) -> Column:
+        """The same values in the same memory, which either of the two leaves when it grows."""
+        other = copy(self)
+        other._buffer = self.values
+        return other
 
     def _grow(self, count: int) -> int:
         start, self._size = self._size, self._size + count
@@ -70,20 +81,32 @@ class Column:
 class EventTable:
     """All events of one type. `extend` and `load` add rows; `frame` shows them without copying."""
 
-    def __init__(self, type: str) -> None:
+    def __init__(self, type: str, expected: int = 0) -> None:
+        """`expected` rows find room without copying, also when more come later."""
         self.type = type
         self.rows = 0
+        self._expected = expected
         self._columns: dict[str, Column] = {}
-        self._clock = Column()  # wall_time in seconds since 1970
+        self._regular = 0  # that many rows from the first on have whole, rising steps
+        self._clock = Column(expected)  # wall_time in seconds since 1970
 
     def extend(self, events: Sequence[dict[str, Any]]) -> None:
         """Add events in file order. A key without any value makes no column."""
         keys = set[str]().union(*events) - {"type"}
         self._add({key: [event.get(key) for event in events] for key in keys}, len(events))
 
-    def load(self, columns: dict[str, np.ndarray], rows: int) -> None:
-        """Add `rows` rows given as columns: float64 with NaN, or object with None."""
+    def load(self, columns: dict[str, np.ndarray], rows: int, clock: np.ndarray | None = None) -> None:
+        """Add `rows` rows given as columns: float64 with NaN, or object with None; `clock` where it is known."""
+        if clock is not None and len(self.clock) == self.rows:
+            self._clock.append(clock)
         self._add(columns, rows)
+
+    def shared(self) -> EventTable:
+        """The same rows in the same memory; what either of the two adds later the other does not see."""
+        other = copy(self)
+        other._columns = {name: column.shared() for name, column in self._columns.items()}
+        other._clock = self._clock.shared()
+        return other
 
     @property
     def clock(self) -> np.ndarray:
@@ -124,6 +147,8 @@ class EventTable:
     def last_step(self) -> int | None:
         """The highest whole step."""
         steps = self._steps()
+        if self._is_regular(steps):
+            return int(steps[-1]) if len(steps) else None
         whole = steps[_is_whole(steps)]
         return int(whole.max()) if len(whole) else None
 
@@ -147,6 +172,8 @@ class EventTable:
             texts = [text for text in errors.values.tolist() if text is not None and text == text]
             found.append(f"{len(texts)} of {self.rows} {self.type} events are errors; the first: {texts[0]}")
         steps = self._steps()
+        if self._is_regular(steps):
+            return found
         whole = steps[_is_whole(steps)]
         if len(whole) < len(steps):
             count = len(steps) - len(whole)
@@ -164,7 +191,7 @@ class EventTable:
             if name not in self._columns:
                 if _all_missing(values):
                     continue
-                self._columns[name] = Column()
+                self._columns[name] = Column(self._expected)
                 self._columns[name].pad(self.rows)
             self._columns[name].append(values)
         self.rows += rows
@@ -179,12 +206,18 @@ class EventTable:
             return column.values
         return np.array([cell if isinstance(cell, float) else np.nan for cell in column.values.tolist()])
 
+    def _is_regular(self, steps: np.ndarray) -> bool:
+        """Whether all steps are whole and rise. Rows that were found regular are not looked at again."""
+        new = steps[max(0, self._regular - 1) :]
+        if _is_whole(new).all() and _is_rising(new):
+            self._regular = len(steps)
+        return self._regular == len(steps)
+
     def _order(self, steps: np.ndarray) -> np.ndarray | None:
         """Rows to show, in order; None when that is all of them as they are."""
-        whole = _is_whole(steps)
-        if whole.all() and _is_rising(steps):
+        if self._is_regular(steps):
             return None
-        rows = np.flatnonzero(whole)
+        rows = np.flatnonzero(_is_whole(steps))
         rows = rows[np.argsort(steps[rows], kind="stable")]
         sorted_steps = steps[rows]
         last = np.ones(len(rows), bool)
@@ -193,7 +226,7 @@ class EventTable:
 
 
 def _is_whole(steps: np.ndarray) -> np.ndarray:
-    return np.isfinite(steps) & (steps == np.floor(steps)) & (np.abs(steps) < 2**53)
+    return (steps == np.floor(steps)) & (np.abs(steps) < 2**53)
 
 
 def _is_rising(steps: np.ndarray) -> bool:
@@ -206,6 +239,11 @@ def _all_numbers(values: Sequence[Any] | np.ndarray) -> bool:
     return _NUMBERS.issuperset(map(type, values))
 
 
+def _are_texts(values: Sequence[Any] | np.ndarray) -> bool:
+    """Whether these are cells of an object column as they are, in an array that NumPy copies as it is."""
+    return isinstance(values, np.ndarray) and values.dtype == object and {str, type(None)}.issuperset(map(type, values))
+
+
 def _object_cell(value: Any) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return None if value != value else float(value)
@@ -214,7 +252,7 @@ def _object_cell(value: Any) -> Any:
 
 def _all_missing(values: Sequence[Any] | np.ndarray) -> bool:
     if isinstance(values, np.ndarray):
-        return bool(pd.isna(values).all())
+        return bool(np.isnan(values).all()) if values.dtype != object else all(value is None for value in values)
     return all(value is None for value in values)
 
 

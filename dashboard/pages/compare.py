@@ -17,7 +17,7 @@ from dashboard.compare_runs import (
     remembered_address,
     runs_text,
     set_runs,
-    token_of,
+    tokens_of,
 )
 from dashboard.live_chart import load_plotly
 from dashboard.markdown import escaped
@@ -39,7 +39,7 @@ def add_box(chosen: list[Row], rows: list[Row]) -> None:
     """Adds one more run by searching for it."""
     taken = {row["path"] for row in chosen}
     others = [row for row in rows if row["path"] not in taken]
-    by_token = {token_of(row, rows): row for row in others}
+    by_token = dict(zip(tokens_of(others, rows), others, strict=True))
 
     def added() -> None:
         if token := st.session_state[ADD]:

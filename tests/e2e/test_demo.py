@@ -43,7 +43,7 @@ def assert_ended_clean(demo: Command) -> None:
 def test_a_run_grows_on_the_page_and_survives_ctrl_c(
     command: Callable[..., Command], page: Page, tmp_path: Path
 ) -> None:
-    port, run = free_port(), tmp_path / "runs" / "nano_bottleneck"
+    port, run = free_port(), tmp_path / "runs" / "demo"
     words = ("demo", "--port", str(port), "--steps")
 
     demo = command(*words, "100000")  # does not end by itself
@@ -61,7 +61,7 @@ def test_a_run_grows_on_the_page_and_survives_ctrl_c(
     steps_before, stopped_at = steps_of(run, "train"), steps_of(run, "done")[-1]
 
     demo = command(*words, str(stopped_at + 15))
-    demo.until_says("resuming runs/nano_bottleneck")
+    demo.until_says("resuming runs/demo")
     demo.until_says("is finished; the dashboard goes on until Ctrl-C", TRAIN_S)
     assert demo.interrupt() == 0
     assert_ended_clean(demo)
@@ -71,7 +71,7 @@ def test_a_run_grows_on_the_page_and_survives_ctrl_c(
     assert (job_state(run), run_status(run)) == ("done", "done")
 
     demo = command("demo", "--port", str(port))
-    demo.until_says("runs/nano_bottleneck is finished. To train it again, remove it; to train another: python -m")
+    demo.until_says("runs/demo is finished. To train it again, remove it; to train another: python -m")
     demo.until_says("dashboard: ")
     assert demo.interrupt() == 0
     assert_ended_clean(demo)
@@ -89,11 +89,11 @@ def test_ctrl_c_while_the_corpus_is_prepared(command: Callable[..., Command], tm
 
 
 def test_a_run_that_fails_says_so_with_its_last_words(command: Callable[..., Command], tmp_path: Path) -> None:
-    run = tmp_path / "runs" / "nano_bottleneck"
+    run = tmp_path / "runs" / "demo"
     run.mkdir(parents=True)
     (run / "last.pt").write_bytes(b"no checkpoint")
     demo = command("demo", "--port", str(free_port()))
-    demo.until_says("runs/nano_bottleneck failed (exit code 2); the end of runs/nano_bottleneck/console.log", TRAIN_S)
+    demo.until_says("runs/demo failed (exit code 2); the end of runs/demo/console.log", TRAIN_S)
     demo.until_says("last.pt")
     assert demo.interrupt() == 1
     assert_ended_clean(demo)

@@ -60,6 +60,21 @@ def test_smoothing_sees_all_rows_not_the_drawn_ones():
     assert len(line.x) < 500
 
 
+def test_points_of_all_lines_stay_where_they_are_while_a_run_grows():
+    train = train_frame(60_000)
+    view = View(smoothing=0.9, columns=300)
+
+    def points(rows):
+        drawn = traces(loss_figure(train[:rows], eval_frame(), view, color="#0072B2"))
+        old = {name: drawn[name].x < 50_000 - 256 for name in ("train, raw", "train")}
+        return {name: list(zip(drawn[name].x[x], drawn[name].y[x], strict=True)) for name, x in old.items()}
+
+    before = points(50_000)
+    assert sum(map(len, before.values())) > 1000
+    assert points(50_001) == before
+    assert points(51_000) == before
+
+
 def test_zoom_draws_single_rows():
     figure = loss_figure(train_frame(50_000), eval_frame(), View(x_range=(1000, 1200), columns=60), color="#0072B2")
     x = traces(figure)["train"].x

@@ -24,16 +24,39 @@ def test_keeps_ends_and_extremes_and_few_rows():
     assert (np.diff(rows) > 0).all()
 
 
-def test_keeps_the_range_of_every_pixel_column():
+def test_keeps_the_range_of_every_column():
     x, y = curve(20_000)
     rows = visible_rows(x, y, columns=100)
-    kept = np.zeros(len(x), bool)
-    kept[rows] = True
-    for column in np.array_split(np.arange(len(x)), 100):
-        inner = column[2:-2]  # rows at a border may belong to either side
-        inner_kept = column[kept[column]]
-        assert y[inner_kept].min() <= y[inner].min()
-        assert y[inner_kept].max() >= y[inner].max()
+    for column in np.split(np.arange(len(x)), range(256, len(x), 256)):  # the power of two next above 20,000 / 100
+        kept = np.intersect1d(rows, column)
+        assert {column[0], column[-1], y[column].argmin() + column[0], y[column].argmax() + column[0]} == set(kept)
+
+
+@pytest.mark.parametrize("missing", [0, 0.3], ids=["whole", "with gaps"])
+@pytest.mark.parametrize("x_range", [None, (30_000.0, 1e9)], ids=["all", "zoomed"])
+def test_points_stay_where_they_are_while_a_curve_grows(missing, x_range):
+    x, y = curve(150_000)
+    x = 7 + 3 * x
+    y[np.random.default_rng(1).random(len(y)) < missing] = np.nan
+    n, columns = 100_000, 300
+    before = visible_rows(x[:n], y[:n], columns, x_range)
+    for more in (1, 10, 1000):  # the columns stay as wide as they were: all points but the last column's stay
+        after = visible_rows(x[: n + more], y[: n + more], columns, x_range)
+        last_column = 2048 // 3 + 1
+        assert set(before[before < n - last_column]) == set(after[after < n - last_column])
+        assert after[-1] == n + more - 1
+    for more in range(3_000, 50_001, 3_000):  # and when they double, none of the old ones is new
+        after = visible_rows(x[: n + more], y[: n + more], columns, x_range)
+        ends = set(range(n - 2 * last_column, n))
+        assert set(after[after < n]) - ends <= set(before)
+
+
+def test_spikes_and_the_last_point_survive_a_curve_of_800_000_rows_that_grows():
+    x, y = curve(800_000)
+    y[[5, 123_456, 799_990]] = 50, -50, 60
+    for n in (799_999, 800_000):
+        rows = set(visible_rows(x[:n], y[:n], columns=600).tolist())
+        assert {0, 5, 123_456, 799_990, n - 1} <= rows
 
 
 @given(

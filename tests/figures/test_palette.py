@@ -62,8 +62,9 @@ def test_translucent():
     assert palette.translucent("#0072B2", 0.25) == "rgba(0,114,178,0.25)"
 
 
+@pytest.mark.parametrize("tag", ["", "_ref"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_four_attentions_of_one_size_are_told_apart(theme: palette.Theme) -> None:
+def test_the_four_attentions_of_one_size_are_told_apart(theme: palette.Theme, tag: str) -> None:
     names = ("baseline", "bottleneck", "decoupled", "gqa")
-    ids = [f"{size}_{name}" for size in ("nano", "tiny") for name in names]
+    ids = [f"{size}_{name}{tag}" for size in ("nano", "tiny") for name in names]
     assert len({palette.run_color(run_id, theme) for run_id in ids}) == 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,53 @@ def test_following_goes_on_after_a_cold_scan(tmp_path: Path, capfd: pytest.Captu
     assert log.frame("train")["loss"].iloc[-1] == 7.0
     assert any(error.endswith(f"line {path.read_bytes().count(10)}: not valid JSON, skipped") for error in log.errors)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_second_reader_takes_over_what_the_first_one_scanned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "train.jsonl"
+    regular_log(path, 300)
+    scans: list[Path] = []
+    scan = cold_scan.scan
+    monkeypatch.setattr(cold_scan, "scan", lambda path: scans.append(path) or scan(path))
+    first, second, third = (EventLog(path, cold_bytes=0) for _ in range(3))
+    assert first.refresh()
+    with open(path, "ab") as file:
+        file.write(orjson.dumps(train(300, loss=7.0)) + b"\n")
+    assert first.refresh() and second.refresh()
+    assert len(scans) == 1
+    assert_equal(first, second)
+    with open(path, "ab") as file:
+        file.write(b"nonsense\n" + orjson.dumps(train(301, loss=8.0, late="words")) + b"\n")
+    assert first.refresh()
+    # Each reads on by itself, though they share the memory of what they read first.
+    assert len(second.frame("train")) == 301 and len(first.frame("train")) == 302
+    assert len(second.errors) < len(first.errors)
+    assert second.refresh()
+    assert_equal(first, second)
+    assert third.refresh()  # what is kept is kept for one reader
+    assert len(scans) == 2
+    pd.testing.assert_frame_equal(first.frame("train"), third.frame("train"), check_exact=True)
+
+
+@pytest.mark.parametrize("rows", [299, 300, 301])
+def test_a_second_reader_sees_that_the_file_is_another_one(tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "train.jsonl"
+    regular_log(path, 300)
+    assert EventLog(path, cold_bytes=0).refresh()
+    regular_log(path, rows, {"loss": 3.25})
+    os.utime(path, ns=(1, 1))
+    assert_equal(read_events(path, cold_bytes=0), read_events(path, LINE_BY_LINE))
+
+
+@pytest.mark.parametrize(
+    "wall_time",
+    ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.123456-11:30", "2026-01-02T03:04:05", "2026-02-30T00:00:00Z", "x", 5],
+)
+def test_times_mean_the_same_cold_and_line_by_line(tmp_path: Path, wall_time: object) -> None:
+    path = tmp_path / "train.jsonl"
+    events = [train(step, loss=1.0, wall_time=clock(step)) for step in range(20)]
+    for odd in ({7}, set(range(20))):  # one among ours, and all of them
+        write(path, *(event | {"wall_time": wall_time} if i in odd else event for i, event in enumerate(events)))
+        cold, exact = EventLog(path, cold_bytes=0), read_events(path, LINE_BY_LINE)
+        cold.refresh()
+        assert_equal(cold, exact)
