@@ -14,10 +14,10 @@ BIN := $(VENV)/bin
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve lab test lint format browser clean
+.PHONY: help demo serve lab test lint format browser screenshots clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.runtime ## set up, train a nano run and open the dashboard on it; Ctrl-C ends both
 	@$(BIN)/python -m bottleneck_core demo $(ARGS)
@@ -41,6 +41,9 @@ lint: $(VENV)/.dev ## lint, formatting, types, import contracts
 format: $(VENV)/.dev ## put the code into the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+screenshots: $(VENV)/.dev browser ## take the pictures of docs/img from runs/
+	$(BIN)/python docs/screenshots.py $(ARGS)
 
 clean: ## remove the environment and all caches; runs and token files stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info build dist
