@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 import streamlit as st
 
 from bottleneck_core.cli.server import ALLOW_VARIABLE, READ_ONLY_VARIABLE, is_local
-
-from .account import email, logged_in, login_configured
+from dashboard.account import email, logged_in, login_configured
 
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from .markdown import escaped
+from dashboard.markdown import escaped
 
 _DEFAULT = "default"
 

@@ -19,11 +19,10 @@ import bottleneck_core as bc
 from bottleneck_core.jobs import Job, find_jobs, queued_jobs
 from bottleneck_core.jobs.job import read_job
 from bottleneck_core.store.layout import RunPaths
-
-from .confined import real_roots, run_inside
-from .state import run_roots
-from .train_devices import Use, card_use
-from .train_prepare import FOLDER
+from dashboard.confined import real_roots, run_inside
+from dashboard.state import run_roots
+from dashboard.train.devices import Use, card_use
+from dashboard.train.prepare import FOLDER
 
 LIVE = ("running", "queued")
 _ALL_SECONDS = 30.0

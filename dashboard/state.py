@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 import bottleneck_core as bc
-
-from .run_index import Row, RunIndex, run_index
+from dashboard.run.index import Row, RunIndex, run_index
 
 if TYPE_CHECKING:
     from bottleneck_core import Run

@@ -5,8 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from bottleneck_core.figures import numbers
-
-from .jobs_watch import Snapshot, jobs_watch
+from dashboard.jobs_watch import Snapshot, jobs_watch
 
 TRAIN_PAGE = "dashboard/pages/train.py"
 _SECONDS = 5.0

@@ -8,11 +8,11 @@ from pathlib import Path
 import streamlit as st
 
 import bottleneck_core as bc
-from dashboard import attention_playback
-from dashboard.attention_alarms import METRIC, alarms
-from dashboard.attention_data import Probed, probed_run
-from dashboard.attention_maps import maps, spectra
-from dashboard.attention_view import difference, head_controls, heat_maps, lines, shape_of, sides_of
+from dashboard.attention import playback as attention_playback
+from dashboard.attention.alarms import METRIC, alarms
+from dashboard.attention.data import Probed, probed_run
+from dashboard.attention.maps import maps, spectra
+from dashboard.attention.view import difference, head_controls, heat_maps, lines, shape_of, sides_of
 from dashboard.live_chart import load_plotly
 from dashboard.markdown import escaped
 from dashboard.state import LIVE_SECONDS, Row, address_of, root_of, run_rows

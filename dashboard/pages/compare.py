@@ -6,11 +6,13 @@ import streamlit as st
 
 from bottleneck_core.figures.palette import run_color
 from bottleneck_core.figures.seeds import BandKind
-from dashboard import compare_curves, compare_points, compare_tables
-from dashboard.compare_chips import Chip, run_chips
-from dashboard.compare_data import compared_runs
-from dashboard.compare_groups import Group, default_grouping, grouped, groupings
-from dashboard.compare_runs import (
+from dashboard.compare import curves as compare_curves
+from dashboard.compare import points as compare_points
+from dashboard.compare import tables as compare_tables
+from dashboard.compare.chips import Chip, run_chips
+from dashboard.compare.data import compared_runs
+from dashboard.compare.groups import Group, default_grouping, grouped, groupings
+from dashboard.compare.runs import (
     RUNS,
     chosen_rows,
     remember_address,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import generate_form as form
 from dashboard.access import may_change, why_not
-from dashboard.generate_columns import columns
-from dashboard.generate_worker import Generation, Request, desk
+from dashboard.generate import form
+from dashboard.generate.columns import columns
+from dashboard.generate.worker import Generation, Request, desk
 from dashboard.markdown import escaped
 from dashboard.state import Row, run_rows
 

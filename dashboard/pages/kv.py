@@ -11,12 +11,12 @@ from streamlit.delta_generator import DeltaGenerator
 from bottleneck_core.figures.kv import SizeLine, size_figure
 from bottleneck_core.figures.kv_parts import Bar, Segment, breakdown_figure
 from bottleneck_core.memory import GPUS
-from dashboard import kv_result
-from dashboard.kv_address import edited, keep, key, seed, start_from
-from dashboard.kv_card import Answered, card, color_of
-from dashboard.kv_result import Result
-from dashboard.kv_scenario import LETTERS, View, with_scenario
-from dashboard.kv_workload import workload
+from dashboard.kv import result as kv_result
+from dashboard.kv.address import edited, keep, key, seed, start_from
+from dashboard.kv.card import Answered, card, color_of
+from dashboard.kv.result import Result
+from dashboard.kv.scenario import LETTERS, View, with_scenario
+from dashboard.kv.workload import workload
 from dashboard.live_chart import live_chart, load_plotly
 from dashboard.markdown import escaped
 from dashboard.theme import theme

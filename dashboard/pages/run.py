@@ -6,11 +6,17 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import run_attention, run_curves, run_files, run_header, run_kv, run_record, run_samples
 from dashboard.filters import remembered_filters
 from dashboard.live_chart import load_plotly
 from dashboard.markdown import escaped
-from dashboard.runs_actions import problems
+from dashboard.run import attention as run_attention
+from dashboard.run import curves as run_curves
+from dashboard.run import files as run_files
+from dashboard.run import header as run_header
+from dashboard.run import kv as run_kv
+from dashboard.run import record as run_record
+from dashboard.run import samples as run_samples
+from dashboard.runs.actions import problems
 from dashboard.state import LIVE_SECONDS, Row, find_row, reading, root_of, run_rows
 
 RUNS_PAGE = "dashboard/pages/runs.py"

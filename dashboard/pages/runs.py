@@ -9,12 +9,16 @@ from collections.abc import Sequence
 import streamlit as st
 
 from bottleneck_core.figures.frontier import comparable, quality_figure
-from dashboard import runs_actions, runs_kv, runs_query, runs_selection, runs_table
-from dashboard.compare_runs import RUNS, runs_text
+from dashboard.compare.runs import RUNS, runs_text
 from dashboard.filters import remember_filters, remembered_filters
 from dashboard.live_chart import live_chart, load_plotly
 from dashboard.markdown import escaped
-from dashboard.runs_controls import AT, Choice, controls, sort_controls
+from dashboard.runs import actions as runs_actions
+from dashboard.runs import kv as runs_kv
+from dashboard.runs import query as runs_query
+from dashboard.runs import selection as runs_selection
+from dashboard.runs import table as runs_table
+from dashboard.runs.controls import AT, Choice, controls, sort_controls
 from dashboard.state import IDLE_SECONDS, LIVE_SECONDS, Row, address_of, all_runs, run_roots
 from dashboard.theme import theme
 

@@ -7,12 +7,12 @@ import streamlit as st
 from bottleneck_core.figures import numbers
 from dashboard.markdown import escaped
 from dashboard.state import run_roots
-from dashboard.train_address import current
-from dashboard.train_form import form
-from dashboard.train_panel import STARTED, intent_of, panel, preview
-from dashboard.train_queue import queue
-from dashboard.train_resume import resume_card
-from dashboard.train_speed import measured_runs
+from dashboard.train.address import current
+from dashboard.train.form import form
+from dashboard.train.panel import STARTED, intent_of, panel, preview
+from dashboard.train.queue import queue
+from dashboard.train.resume import resume_card
+from dashboard.train.speed import measured_runs
 
 _FORM_HEIGHT = 720
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard.kv_scenario import Source
+from dashboard.kv.scenario import Source
 
 LLAMA = {
     "model_type": "llama",

@@ -208,7 +208,7 @@ def test_every_control_that_changes_something_is_off(
 def test_a_measurement_that_is_pressed_all_the_same_starts_nothing(
     app: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dashboard import kv_measure
+    from dashboard.kv import measure as kv_measure
 
     started: list[str] = []
     monkeypatch.setattr(kv_measure, "_allocate", lambda request: started.append(request) or 1)

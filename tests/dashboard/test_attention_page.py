@@ -17,7 +17,7 @@ from bottleneck_core.errors import UserError
 from bottleneck_core.store.analysis import AnalysisWriter
 from bottleneck_core.store.lock import RunLock
 from bottleneck_core.store.thinning import thin_analysis
-from dashboard.attention_tokens import token_labels, visible
+from dashboard.attention.tokens import token_labels, visible
 
 from .conftest import ROOT, array, charts, texts, trace
 
@@ -238,7 +238,7 @@ def test_pausing_stays_at_the_step(look, make_run):
 
 
 def test_a_played_map_is_coarser(look, make_run, monkeypatch):
-    monkeypatch.setattr("dashboard.attention_maps._PLAYED_CELLS", 8)
+    monkeypatch.setattr("dashboard.attention.maps._PLAYED_CELLS", 8)
     probe(make_run("probed"))
     test = look(run="probed", head="3", step="0")
     assert array(charts(test)["map-0"]["data"][0]["z"]).shape == (T, T)
@@ -341,7 +341,7 @@ def test_a_metric_that_cannot_be_read_is_one_sentence(look, make_run, monkeypatc
     def unreadable(*_: object) -> None:
         raise UserError("analysis.h5: *torn*")
 
-    monkeypatch.setattr("dashboard.attention_view.values_of", unreadable)
+    monkeypatch.setattr("dashboard.attention.view.values_of", unreadable)
     test = look(run="half")
     assert [warning.value for warning in test.warning] == ["analysis.h5\\: \\*torn\\*."]
 

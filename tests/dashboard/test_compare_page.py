@@ -16,10 +16,11 @@ from bottleneck_core.config import RunConfig
 from bottleneck_core.figures.moving_average import moving_average
 from bottleneck_core.figures.smoothing import ema
 from bottleneck_core.store.lock import RunLock
-from dashboard import compare_curves, runs_selection
-from dashboard.compare_data import compared_runs
-from dashboard.compare_groups import EACH, grouped
-from dashboard.compare_runs import chosen_rows, runs_text
+from dashboard.compare import curves as compare_curves
+from dashboard.compare.data import compared_runs
+from dashboard.compare.groups import EACH, grouped
+from dashboard.compare.runs import chosen_rows, runs_text
+from dashboard.runs import selection as runs_selection
 from dashboard.state import run_rows
 
 from .conftest import App, array, charts, texts, trace

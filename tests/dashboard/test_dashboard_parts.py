@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import bottleneck_core as bc
-from dashboard import runs_table
 from dashboard.progress import progress_of
-from dashboard.run_files import file_frame
-from dashboard.run_header import description
-from dashboard.run_record import setting_frame
+from dashboard.run.files import file_frame
+from dashboard.run.header import description
+from dashboard.run.record import setting_frame
+from dashboard.runs import table as runs_table
 from dashboard.state import address_of, find_row, run_roots
 
 

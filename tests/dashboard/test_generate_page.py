@@ -14,9 +14,9 @@ from streamlit.testing.v1 import AppTest
 
 import bottleneck_core as bc
 from bottleneck_core.store.samples import append_sample, read_samples
-from dashboard import generate_worker
-from dashboard.generate_form import policy_choices, read_policy
-from dashboard.generate_worker import Generation, Request
+from dashboard.generate import worker as generate_worker
+from dashboard.generate.form import policy_choices, read_policy
+from dashboard.generate.worker import Generation, Request
 
 from .conftest import App, texts
 

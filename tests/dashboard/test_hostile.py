@@ -17,14 +17,14 @@ from streamlit.testing.v1 import AppTest
 
 from bottleneck_core.errors import UserError
 from bottleneck_core.jobs import Job
-from dashboard import train_record
 from dashboard.confined import inside, real_roots, run_inside
 from dashboard.jobs_watch import JobsWatch
-from dashboard.kv_config import MOST_CHARACTERS, parsed, read_config
-from dashboard.kv_scenario import decode
+from dashboard.kv.config import MOST_CHARACTERS, parsed, read_config
+from dashboard.kv.scenario import decode
 from dashboard.markdown import escaped
 from dashboard.state import find_row, run_rows
-from dashboard.train_draft import Draft, planned_runs
+from dashboard.train import record as train_record
+from dashboard.train.draft import Draft, planned_runs
 
 from .conftest import texts
 from .train_cases import end_jobs

@@ -13,8 +13,9 @@ import bottleneck_core as bc
 from bottleneck_core.figures import numbers
 from bottleneck_core.figures.palette import ink
 from bottleneck_core.memory import CachePolicy
-from dashboard import kv_config, kv_measure
-from dashboard.kv_scenario import encode
+from dashboard.kv import config as kv_config
+from dashboard.kv import measure as kv_measure
+from dashboard.kv.scenario import encode
 from dashboard.markdown import escaped
 
 from .browser import CHROMIUM, FLAGS, PATIENCE_MS
@@ -166,7 +167,7 @@ def test_scenarios_come_and_go(calculator):
 
 def test_a_click_before_the_page_is_complete_counts(calculator, monkeypatch):
     with monkeypatch.context() as interrupted:
-        interrupted.setattr("dashboard.kv_address.keep", encode)
+        interrupted.setattr("dashboard.kv.address.keep", encode)
         test = calculator({"a.preset": "tiny.paper_gqa"})
     widget(test, "button", "add").click().run()
     assert not test.exception and address(test)["b.preset"] == "tiny.paper_gqa"

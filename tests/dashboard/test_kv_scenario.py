@@ -16,10 +16,11 @@ from hypothesis import strategies as some
 import bottleneck_core as bc
 from bottleneck_core.errors import UserError
 from bottleneck_core.memory import FORMATS, GPUS, WEIGHT_BITS, CachePolicy, layers_of
-from dashboard import kv_config, kv_measure
-from dashboard.kv_models import model_behind
-from dashboard.kv_result import CONTEXTS, as_csv, as_json, fit_of, fit_sentence, part_rows, result_of, total_rows
-from dashboard.kv_scenario import FIRST, TENSORS, TOTALS, Scenario, Source, View, decode, encode
+from dashboard.kv import config as kv_config
+from dashboard.kv import measure as kv_measure
+from dashboard.kv.models import model_behind
+from dashboard.kv.result import CONTEXTS, as_csv, as_json, fit_of, fit_sentence, part_rows, result_of, total_rows
+from dashboard.kv.scenario import FIRST, TENSORS, TOTALS, Scenario, Source, View, decode, encode
 
 from .kv_cases import DECOUPLED, LLAMA, TINY
 

@@ -13,10 +13,10 @@ import pytest
 import bottleneck_core as bc
 from bottleneck_core.store.lock import RunLock
 from bottleneck_core.store.notes import write_notes
-from dashboard import run_actions
-from dashboard.run_export import events_csv, exported_files, run_zip
-from dashboard.run_files import file_inside
-from dashboard.run_kv import layer_frame, model_of, run_cache
+from dashboard.run import actions as run_actions
+from dashboard.run.export import events_csv, exported_files, run_zip
+from dashboard.run.files import file_inside
+from dashboard.run.kv import layer_frame, model_of, run_cache
 
 from .conftest import array, charts, texts
 

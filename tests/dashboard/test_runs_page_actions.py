@@ -9,8 +9,9 @@ import pytest
 from bottleneck_core.store.attic import put_away_runs
 from bottleneck_core.store.lock import RunLock
 from bottleneck_core.store.notes import read_notes, write_notes
-from dashboard import access, runs_actions
-from dashboard.runs_selection import rows_csv, rows_json
+from dashboard import access
+from dashboard.runs import actions as runs_actions
+from dashboard.runs.selection import rows_csv, rows_json
 
 from .conftest import texts
 

@@ -8,9 +8,10 @@ import pytest
 
 import bottleneck_core as bc
 from bottleneck_core.store.notes import write_notes
-from dashboard import runs_kv, runs_query
-from dashboard.run_index import RunIndex
-from dashboard.runs_query import SEEDS, Filter, matching
+from dashboard.run.index import RunIndex
+from dashboard.runs import kv as runs_kv
+from dashboard.runs import query as runs_query
+from dashboard.runs.query import SEEDS, Filter, matching
 
 from .conftest import array, charts, texts
 

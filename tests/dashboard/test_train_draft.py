@@ -9,11 +9,11 @@ import pytest
 
 import bottleneck_core as bc
 from bottleneck_core.config import RunConfig
-from dashboard import train_devices
-from dashboard.train_draft import Draft, decode, encode, planned_runs
-from dashboard.train_plan import plan
-from dashboard.train_schema import OWN, fields
-from dashboard.train_speed import machine_of, measured, pace
+from dashboard.train import devices as train_devices
+from dashboard.train.draft import Draft, decode, encode, planned_runs
+from dashboard.train.plan import plan
+from dashboard.train.schema import OWN, fields
+from dashboard.train.speed import machine_of, measured, pace
 
 
 def test_a_draft_survives_its_address():

@@ -21,9 +21,9 @@ from bottleneck_core.jobs import Job, job_state, queued_jobs, stop_job
 from dashboard import access
 from dashboard.jobs_watch import JobsWatch
 from dashboard.strip import strip_words
-from dashboard.train_draft import Draft, encode
-from dashboard.train_schema import OWN
-from dashboard.train_stop import stops
+from dashboard.train.draft import Draft, encode
+from dashboard.train.schema import OWN
+from dashboard.train.stop import stops
 
 from ..jobs.programs import until
 from .conftest import texts
@@ -213,7 +213,7 @@ def test_a_clone_of_nothing_says_so(train):
 @pytest.fixture
 def asleep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs sleep instead of training."""
-    import dashboard.train_panel as panel
+    import dashboard.train.panel as panel
 
     real = panel.queue_job
 
@@ -263,7 +263,7 @@ def test_a_sweep_is_queued_reordered_started_and_stopped(train, root, asleep):
 
 
 def test_a_second_click_starts_nothing_twice(train, root, asleep):
-    from dashboard.train_panel import intent_of, start_all
+    from dashboard.train.panel import intent_of, start_all
 
     test = train({"set": data_setting(root), "name": "once"})
     test.button(key="train/start").click().run()
@@ -279,7 +279,7 @@ def test_a_second_click_starts_nothing_twice(train, root, asleep):
 
 
 def test_a_failed_job_shows_the_end_of_its_log(train, root, monkeypatch):
-    import dashboard.train_panel as panel
+    import dashboard.train.panel as panel
 
     real = panel.queue_job
     program = [sys.executable, "-c", "print('<script>alert(1)</script> **boom**'); raise SystemExit(3)"]
@@ -310,8 +310,8 @@ def test_limits_are_kept_with_the_queue(train, root):
 
 
 def test_who_may_not_starts_and_stops_nothing(train, root, asleep, monkeypatch):
-    import dashboard.train_job as job
-    import dashboard.train_panel as panel
+    import dashboard.train.job as job
+    import dashboard.train.panel as panel
 
     test = train({"set": data_setting(root), "name": "mine"})
     test.button(key="train/start").click().run()
@@ -327,7 +327,7 @@ def test_who_may_not_starts_and_stops_nothing(train, root, asleep, monkeypatch):
 
 
 def test_a_stopped_run_of_the_terminal_is_resumed(train, root, make_run, monkeypatch):
-    import dashboard.train_resume as resume
+    import dashboard.train.resume as resume
 
     real = resume.queue_job
     monkeypatch.setattr(resume, "queue_job", lambda argv, folder, **kw: real(argv, folder, program=SLEEPER, **kw))
@@ -350,7 +350,7 @@ def test_a_stopped_run_of_the_terminal_is_resumed(train, root, make_run, monkeyp
 
 
 def test_the_built_in_corpus_is_prepared_in_the_background(train, root, tmp_path, monkeypatch):
-    import dashboard.train_prepare as prepare
+    import dashboard.train.prepare as prepare
 
     real = prepare.start_job
     monkeypatch.setattr(prepare, "start_job", lambda argv, folder: real(argv, folder, program=SLEEPER))
@@ -382,7 +382,7 @@ def test_the_form_is_as_it_was_left(app, root, train):
 
 
 def test_the_watch_sees_jobs_come_and_go(root, asleep, monkeypatch):
-    import dashboard.train_panel as panel
+    import dashboard.train.panel as panel
 
     watch = JobsWatch((root,))
     assert strip_words(watch.snapshot()).startswith("0 running · 0 waiting · CPU ")

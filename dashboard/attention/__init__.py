@@ -1,0 +1,1 @@
+"""The Attention page: metrics by head, maps, alarms."""

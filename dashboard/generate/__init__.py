@@ -1,0 +1,1 @@
+"""The Generate page: caches side by side."""

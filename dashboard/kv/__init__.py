@@ -1,0 +1,1 @@
+"""The KV calculator: scenarios, sizes, inverse questions."""

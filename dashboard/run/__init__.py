@@ -1,0 +1,1 @@
+"""One run's page, tab by tab."""

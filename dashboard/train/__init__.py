@@ -1,0 +1,1 @@
+"""The Train page: the form, what will run, the queue."""
