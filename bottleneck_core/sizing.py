@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -179,12 +179,17 @@ def index(roots: Iterable[str | os.PathLike[str]] | str | os.PathLike[str]) -> l
 
 
 def look(
-    roots: Iterable[str | os.PathLike[str]] | str | os.PathLike[str], seconds: float | None = None
+    roots: Iterable[str | os.PathLike[str]] | str | os.PathLike[str],
+    seconds: float | None = None,
+    first: Collection[str] = (),
 ) -> tuple[list[dict[str, Any]], int]:
-    """As `index`, but reading what is new takes not much more than `seconds`; and how many runs are left for later."""
+    """As `index`, but reading what is new takes not much more than `seconds`; and how many runs are left for later.
+
+    Runs whose id is in `first` are not among these.
+    """
     from bottleneck_core.store.index import look as recorded
 
-    rows, unread = recorded(roots, seconds)
+    rows, unread = recorded(roots, seconds, first)
     for row in rows:  # they are shared: what is derived once stays
         if row.get("model") and row.get("n_params") is None:
             row["n_params"] = parameters_of(row["model"])

@@ -39,9 +39,9 @@ def all_runs() -> RunIndex:
     return run_index(tuple(run_roots()))
 
 
-def run_rows() -> list[Row]:
-    """Its rows. They are shared: copy what you change."""
-    return all_runs().rows()
+def run_rows(*named: str | None) -> list[Row]:
+    """Its rows, those of the ids `named` in an address among them. They are shared: copy what you change."""
+    return all_runs().rows([run_id for run_id in named if run_id])
 
 
 def address_of(row: Row, rows: list[Row]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +55,9 @@ def index(roots: Roots) -> list[Row]:
     return look(roots)[0]
 
 
-def look(roots: Roots, seconds: float | None = None) -> tuple[list[Row], int]:
+def look(roots: Roots, seconds: float | None = None, first: Collection[str] = ()) -> tuple[list[Row], int]:
     """As `index`, but reading what is new takes not much more than `seconds`; and how many runs are left for the next
-    look. Those have no row yet."""
+    look. Those have no row yet. Runs whose id is in `first` are read in any case."""
     if isinstance(roots, (str, os.PathLike)):
         roots = [roots]
     found = {run.real: run for root in reversed(list(roots)) for run in reversed(scan_runs(root))}
@@ -66,10 +66,11 @@ def look(roots: Roots, seconds: float | None = None) -> tuple[list[Row], int]:
     with _guard:  # pages of several visitors share the readers
         if not _entries:
             _entries.update(_kept.read())
-        for run in found.values():
+        for run in sorted(found.values(), key=lambda run: run.id not in first) if first else found.values():
             entry = _entries.get(run.real)
             if entry is None or entry.signature != run.signature or _status_is_old(entry, run):
-                if deadline is not None and entry is None and time.monotonic() > deadline:
+                late = deadline is not None and time.monotonic() > deadline and run.id not in first
+                if late and entry is None:
                     unread += 1
                     continue
                 entry = _entries[run.real] = _updated(entry, run)

@@ -31,6 +31,12 @@ def runs_text(chosen: Sequence[Row], rows: Sequence[Row]) -> str:
     return ",".join(tokens_of(chosen, rows))
 
 
+def ids_in(*texts: str | None) -> list[str]:
+    """The ids that such texts of an address name, folders left out."""
+    parts = (part for text in texts for part in (text or "").split(",") if part)
+    return [unquote(part.partition("@")[0]) for part in parts]
+
+
 def chosen_rows(text: str | None, rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
     """The rows that an address names, each once and in its order, and the names of those that are not there."""
     by_token = dict(zip(tokens_of(rows, rows), rows, strict=True))

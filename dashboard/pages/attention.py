@@ -13,6 +13,7 @@ from dashboard.attention.alarms import METRIC, alarms
 from dashboard.attention.data import Probed, probed_run
 from dashboard.attention.maps import maps, spectra
 from dashboard.attention.view import difference, head_controls, heat_maps, lines, shape_of, sides_of
+from dashboard.compare.runs import ids_in
 from dashboard.live_chart import load_plotly
 from dashboard.markdown import escaped
 from dashboard.state import LIVE_SECONDS, Row, address_of, root_of, run_rows
@@ -163,7 +164,7 @@ def page(rows: list[Row]) -> None:
 
 
 load_plotly()
-rows = run_rows()
+rows = run_rows(*ids_in(st.query_params.get(RUN), st.query_params.get(WITH)))
 if rows:
     page(rows)
 else:

@@ -15,6 +15,7 @@ from dashboard.compare.groups import Group, default_grouping, grouped, groupings
 from dashboard.compare.runs import (
     RUNS,
     chosen_rows,
+    ids_in,
     remember_address,
     remembered_address,
     runs_text,
@@ -120,7 +121,7 @@ def page(chosen: list[Row], rows: list[Row]) -> None:
         """As of now: all that is drawn is read again while a run is trained."""
         if not live:
             return groups
-        now = run_rows()
+        now = run_rows(*ids_in(runs_text(chosen, rows)))
         fresh, _ = chosen_rows(runs_text(chosen, rows), now)
         if not any(row["status"] == "running" for row in fresh):
             st.rerun(scope="app")
@@ -165,7 +166,7 @@ if RUNS not in st.query_params and remembered_address().get(RUNS):
     st.rerun()  # widgets take their values from the address at the start of a rerun
 load_plotly()
 st.session_state.pop("open_comparison", None)
-rows = run_rows()
+rows = run_rows(*ids_in(st.query_params.get(RUNS)))
 chosen, missing = chosen_rows(st.query_params.get(RUNS), rows)
 opened, _ = chosen_rows(st.session_state.pop("open_from_compare", None), rows)
 if opened:

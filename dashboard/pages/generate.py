@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard.access import may_change, why_not
+from dashboard.compare.runs import ids_in
 from dashboard.generate import form
 from dashboard.generate.columns import columns
 from dashboard.generate.worker import Generation, Request, desk
@@ -124,7 +125,7 @@ def results(generation: Generation | None, running: bool) -> None:
 
 def page() -> None:
     arrive()
-    rows = run_rows()
+    rows = run_rows(*ids_in(st.query_params.get(form.RUN)))
     usable = [row for row in rows if form.checkpoints(row)]
     if not usable:
         empty(rows)

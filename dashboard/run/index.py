@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,16 @@ class RunIndex:
         self.unread = 0
         self.version = -1
 
-    def rows(self) -> list[Row]:
-        """All rows, sorted by id. Shared with others: not to be changed."""
+    def rows(self, named: Collection[str] = ()) -> list[Row]:
+        """All rows, sorted by id; while many are unread, those of the ids in `named` for certain.
+
+        Shared with others: not to be changed.
+        """
         with self._lock:
             if not self._fresh or (self._took < _QUICK and not self.unread):
-                self._look()
+                self._look(first=named)
+            if self.unread and not set(named) <= {row["id"] for row in self._rows}:
+                self._look(first=named)
             rested = time.monotonic() - self._looked > _REST * self._took
             if not self._looking and (self.unread or rested):
                 self._looking = True
@@ -59,13 +65,13 @@ class RunIndex:
         """The next call looks before it answers: something was changed here."""
         self._fresh = False
 
-    def _look(self, seconds: float = _FIRST_PORTION) -> None:
+    def _look(self, seconds: float | None = None, first: Collection[str] = ()) -> None:
         self._fresh = True  # before the look: a change during it asks for another
         start = time.monotonic()
         # A root may vanish between the question and the look.
         roots = [root for root in self._roots if root.is_dir()]
         try:
-            rows, unread = sizing.look(roots, seconds)
+            rows, unread = sizing.look(roots, _FIRST_PORTION if seconds is None else seconds, first)
         except UserError:
             rows, unread = [], 0
         real = real_roots(roots)

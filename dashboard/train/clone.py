@@ -16,7 +16,7 @@ _SILENT = frozenset({"given", "mode", "print_config", "run_tag", *OWN} - {"data"
 
 def cloned(run_id: str, root: str | None) -> tuple[Draft, list[str]]:
     """The draft that starts the run again under a free name, and sentences on what was not taken over."""
-    row = find_row(run_rows(), run_id, root)
+    row = find_row(run_rows(run_id), run_id, root)
     if row is None:
         return Draft(), [f"there is no run {run_id} in the folders that are looked at: this is the usual form"]
     try:

@@ -34,7 +34,7 @@ class _Resumption:
 
 def resume_card(run_id: str, root: str | None) -> None:
     """Where the run stands, and the command that goes on."""
-    row = find_row(run_rows(), run_id, root)
+    row = find_row(run_rows(run_id), run_id, root)
     if row is None:
         st.warning(f"There is no run {escaped(run_id)} in the folders that are looked at.")
         return

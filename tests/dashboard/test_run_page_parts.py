@@ -18,7 +18,7 @@ from dashboard.run.export import events_csv, exported_files, run_zip
 from dashboard.run.files import file_inside
 from dashboard.run.kv import layer_frame, model_of, run_cache
 
-from .conftest import array, charts, texts
+from .conftest import array, charts, texts, trace
 
 
 @pytest.fixture
@@ -153,3 +153,20 @@ def test_the_events_are_one_table(finished):
     assert table["step"].tolist() == sorted(table["step"])
     counts = table.count().to_dict()
     assert counts["val_loss"] == 4 and counts["loss"] == 30
+
+
+def test_a_link_opens_its_run_while_others_are_unread(app, tmp_path, make_run, monkeypatch):
+    """A server that has just begun to read a big folder."""
+    from bottleneck_core.store import index
+
+    for name in ("first", "second", "third"):
+        run = make_run(name)
+        run.train(20)
+        run.finish()
+    monkeypatch.setattr("dashboard.run.index._FIRST_PORTION", -1.0)
+    monkeypatch.setattr("dashboard.run.index.RunIndex._look_behind", lambda self: None)
+    monkeypatch.setattr(index, "_entries", {})
+    test = app(tmp_path).run("second")
+    assert not test.warning and "second" in texts(test)
+    test = app(tmp_path)._open("dashboard/pages/compare.py", {"runs": "third,first"})
+    assert not test.warning and trace(charts(test)["overlay"], "third")

@@ -166,3 +166,14 @@ def test_roots_may_overlap_and_must_exist(tmp_path: Path) -> None:
     assert len(rows) == 1
     with pytest.raises(UserError, match="absent is no folder"):
         index([tmp_path / "runs", tmp_path / "absent"])
+
+
+def test_runs_asked_for_are_read_however_late_it_is(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        one_based(tmp_path / name)
+    rows, unread = index_module.look(tmp_path, seconds=-1.0, first=["c", "absent"])
+    assert [row["id"] for row in rows] == ["c"] and unread == 3
+    rows, unread = index_module.look(tmp_path, seconds=-1.0)
+    assert [row["id"] for row in rows] == ["c"] and unread == 3
+    rows, unread = index_module.look(tmp_path)
+    assert [row["id"] for row in rows] == ["a", "b", "c", "d"] and unread == 0
