@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .palette import Theme, ink
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 FONT = '"Source Sans", "Source Sans Pro", system-ui, sans-serif'
 
@@ -76,3 +79,8 @@ def note(theme: Theme, text: str) -> dict[str, Any]:
         "showarrow": False,
         "font": {"color": ink("muted", theme), "size": 13},
     }
+
+
+def layout_of(figure: go.Figure) -> Any:
+    """The figure's layout. Plotly makes its attributes at run time, which type checkers do not see."""
+    return figure.layout

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullLocator
 
 from .labels import Box
+from .layout import layout_of
 from .palette import ink
 from .static_text import POINTS, color_map, draw_text, drawable, plain_text, points, rgba, width_of
 from .static_traces import draw_traces, limits_of, line_style
@@ -27,7 +28,7 @@ _TICK_WIDTH, _TICK_ROOM = 34, 58
 
 def draw_plot(figure: Figure, plot: go.Figure, box: Box, right: float) -> None:
     """Draws `plot` into `box`, pixels from the sheet's top left, with a margin of `right` pixels."""
-    layout = plot.layout
+    layout = layout_of(plot)
     margin = layout.margin
     area = Box(
         left=box.left + margin.l,
@@ -71,13 +72,13 @@ def draw_plot(figure: Figure, plot: go.Figure, box: Box, right: float) -> None:
 
 def right_margin(figure: Figure, plot: go.Figure) -> float:
     """The figure's right margin, or more where its texts there are wider in this font."""
-    labels = [a for a in plot.layout.annotations or () if a.xanchor == "left"]
+    labels = [a for a in layout_of(plot).annotations or () if a.xanchor == "left"]
     wanted = [float(a.xshift or 0) + width_of(figure, plain_text(a.text), a.font.size) + 6 for a in labels]
-    if plot.layout.showlegend:
-        size = plot.layout.legend.font.size or 12
+    if layout_of(plot).showlegend:
+        size = layout_of(plot).legend.font.size or 12
         wanted += [_LEGEND_SAMPLE + 24 + width_of(figure, plain_text(t.name), size) for t in _listed(plot)]
     wanted += [_bar_width(figure, bar) for bar in map(_bar_of, plot.data) if bar is not None]
-    return max([float(plot.layout.margin.r), *wanted])
+    return max([float(layout_of(plot).margin.r), *wanted])
 
 
 def _axes(figure: Figure, area: Box, domain: Any) -> Axes:
@@ -208,10 +209,10 @@ def _listed(plot: go.Figure) -> list[Any]:
 
 def _legend(figure: Figure, plot: go.Figure, area: Box) -> None:
     """One line a trace, right of the plot."""
-    if not plot.layout.showlegend:
+    if not layout_of(plot).showlegend:
         return
     width, height = figure.get_size_inches() * figure.dpi
-    size = plot.layout.legend.font.size or 12
+    size = layout_of(plot).legend.font.size or 12
     for i, trace in enumerate(_listed(plot)):
         y = area.top + _LEGEND_LINE * (i + 0.5)
         left = area.right + 14

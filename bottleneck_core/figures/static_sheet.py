@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .labels import Box
+from .layout import layout_of
 from .palette import ink
 from .static_plot import draw_plot, right_margin
 from .static_text import FONT_FAMILY, draw_text
@@ -46,7 +47,7 @@ class Sheet:
 
 def drawn(sheet: Sheet) -> Figure:
     """The sheet as a matplotlib figure. A sheet of one figure has no heading of its own: the figure has its title."""
-    heights = [max((int(cell.layout.height) for cell in row if cell is not None), default=0) for row in sheet.rows]
+    heights = [max((int(layout_of(cell).height) for cell in row if cell is not None), default=0) for row in sheet.rows]
     head = _HEAD if len(sheet.figures) > 1 else 0
     width = sum(sheet.widths) + _GAP * (len(sheet.widths) + 1)
     height = head + sum(heights) + _GAP * (len(heights) + 1)
@@ -63,7 +64,7 @@ def drawn(sheet: Sheet) -> Figure:
             left = _GAP
             for cell, wide, right in zip(row, sheet.widths, rights, strict=False):
                 if cell is not None:
-                    box = Box(left=left, top=top, right=left + wide, bottom=top + int(cell.layout.height))
+                    box = Box(left=left, top=top, right=left + wide, bottom=top + int(layout_of(cell).height))
                     draw_plot(figure, cell, box, right)
                 left += wide + _GAP
             top += tall + _GAP

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from .layout import layout_of
 from .static_text import POINTS, color_map, drawable, plain_text, points, rgba
 
 DASHES: dict[str, Any] = {
@@ -145,7 +146,7 @@ def _heatmap(axes: Axes, trace: Any, plot: go.Figure) -> None:
         axes.imshow(values, aspect="auto", interpolation="nearest", origin="lower", **colors)
     axes.set_xlim(-0.5, columns - 0.5)
     # Layers and queries are read from the top.
-    down = plot.layout.yaxis.autorange == "reversed"
+    down = layout_of(plot).yaxis.autorange == "reversed"
     axes.set_ylim(*((rows - 0.5, -0.5) if down else (-0.5, rows - 0.5)))
 
 

@@ -8,7 +8,7 @@ from html import escape
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from bottleneck_core.figures.layout import FONT
+from bottleneck_core.figures.layout import FONT, layout_of
 from bottleneck_core.figures.palette import ink
 from bottleneck_core.figures.tables import plain
 
@@ -110,12 +110,12 @@ def _plot(figure: go.Figure | None) -> str:
     if figure is None:
         return "<div></div>"
     shown = go.Figure(figure)
-    if figure.layout.showlegend or any(note.xanchor == "left" for note in figure.layout.annotations or ()):
-        shown.update_layout(margin_r=round(_FONT_ROOM * figure.layout.margin.r))
+    if layout_of(figure).showlegend or any(note.xanchor == "left" for note in layout_of(figure).annotations or ()):
+        shown.update_layout(margin_r=round(_FONT_ROOM * layout_of(figure).margin.r))
     # Plotly writes `<` as an escape, so that no name ends the script.
     document = shown.to_json()
     return (
-        f'<div class="plot" style="height: {int(figure.layout.height)}px">'
+        f'<div class="plot" style="height: {int(layout_of(figure).height)}px">'
         f'<script type="application/json">{document}</script></div>'
     )
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from bottleneck_core.figures import numbers
 from bottleneck_core.figures.attention import head_map, layer_lines
 from bottleneck_core.figures.compare import Line, Overlay, overlay_figure
+from bottleneck_core.figures.layout import layout_of
 from bottleneck_core.figures.maps import Tokens, attention_map_figure, null_shares
 from bottleneck_core.figures.palette import categorical
 from bottleneck_core.figures.quantities import Quantity, RunPoint
@@ -48,7 +49,7 @@ def test_lines_have_the_values_the_limits_and_the_colour_of_the_figure() -> None
     drawn_line = next(found for found in axes.lines if len(np.asarray(found.get_xdata())) == len(X))
     np.testing.assert_allclose(np.asarray(drawn_line.get_ydata()), plot.data[0].y, rtol=1e-6)  # pyright: ignore
     assert to_hex(drawn_line.get_color()) == "#0072b2"
-    assert axes.get_xlim() == (0, 1000) and axes.get_ylim() == tuple(plot.layout.yaxis.range)
+    assert axes.get_xlim() == (0, 1000) and axes.get_ylim() == tuple(layout_of(plot).yaxis.range)
     assert axes.get_xlabel() == "step"
 
 
@@ -63,7 +64,7 @@ def test_labels_at_the_ends_have_room() -> None:
 
 def test_points_beyond_the_limits_are_not_drawn() -> None:
     plot = overlay_figure([line(points=True)], View(), CHART)
-    low, high = plot.layout.yaxis.range
+    low, high = layout_of(plot).yaxis.range
     marks = [found for found in sheet(plot).axes[0].lines if found.get_marker() == "o"]
     heights = np.concatenate([np.asarray(found.get_ydata()) for found in marks])
     assert len(heights) and heights.min() >= low and heights.max() <= high < 5
