@@ -123,7 +123,7 @@ CASES = {
         parameters="""
             SIZE, OUT = "nano", "results"
         """,
-        figures=18,
+        figures=19,
         after="""
             assert (folder / "report.md").is_file() and (folder / "report.html").is_file()
             assert list(checked.index) == ["substitute_baseline", "substitute_bottleneck"]
