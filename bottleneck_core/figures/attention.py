@@ -67,7 +67,7 @@ def head_map(
     `limits` fix the colours' range, for maps seen beside or after each other; `chosen` (layer, head) is framed.
     """
     layers, heads = values.shape
-    layout = base_layout(theme, title=title, height=height, right=72)
+    layout = base_layout(theme, title=title, height=height, right=88)
     layout["hovermode"] = "closest"
     layout["xaxis"] = axis(
         theme, title=axis_title(theme, "head"), showgrid=False, dtick=_tick(heads), constrain="domain"
