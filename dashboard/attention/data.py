@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 import bottleneck_core as bc
 from bottleneck_core.figures.alarms import RULES
 from bottleneck_core.figures.attention import uniform_value
+from bottleneck_core.figures.tokens import token_labels
 from bottleneck_core.store.analysis import AnalysisError
-from dashboard.attention.tokens import token_labels
 from dashboard.state import Row, reading
 
 if TYPE_CHECKING:

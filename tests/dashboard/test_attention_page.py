@@ -14,10 +14,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from bottleneck_core.errors import UserError
+from bottleneck_core.figures.tokens import token_labels, visible
 from bottleneck_core.store.analysis import AnalysisWriter
 from bottleneck_core.store.lock import RunLock
 from bottleneck_core.store.thinning import thin_analysis
-from dashboard.attention.tokens import token_labels, visible
 
 from .conftest import ROOT, array, charts, texts, trace
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import bottleneck_core as bc
 from bottleneck_core.data.tokenizers import ByteTokenizer, get_tokenizer
+from bottleneck_core.errors import UserError
 
 # Signs for the white space that text is full of.
 _SHOWN = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
@@ -16,7 +16,7 @@ def token_labels(tokenizer: Any, ids: Sequence[int]) -> list[str] | None:
     """A label for each id; None where the tokenizer's vocabulary is not at hand, as that of words."""
     try:
         found = get_tokenizer(str(tokenizer))
-    except bc.UserError:
+    except UserError:
         return None
     if isinstance(found, ByteTokenizer):
         return [_byte(token) for token in ids]
