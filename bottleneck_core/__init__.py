@@ -75,8 +75,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+    # A room that has the name keeps it, for `bottleneck_core.train.loop`; it can be called as well.
+    return globals().setdefault(name, value)
 
 
 def __dir__() -> list[str]:

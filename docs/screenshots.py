@@ -23,13 +23,13 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
 WIDTH, TALLEST = 1280, 1500
 # Page: its address, and a text that is there when it is drawn.
 PAGES = {
-    "runs": ("/", "tiny_bottleneck"),
-    "run": ("/run?id=tiny_bottleneck", "Validation"),
-    "compare": ("/compare?runs=tiny_baseline,tiny_bottleneck,tiny_decoupled", "Settings that differ"),
-    "attention": ("/attention?run=tiny_bottleneck", "Alarms"),
+    "runs": ("/", "7 runs"),
+    "run": ("/run?id=tiny_bottleneck_ref", "45.8M"),
+    "compare": ("/compare?runs=tiny_baseline_ref,tiny_bottleneck_ref,tiny_decoupled_ref", "Results"),
+    "attention": ("/attention?run=tiny_bottleneck_ref", "Alarms"),
     "kv": ("/kv?context=128000&a.preset=tiny.paper_bottleneck&b.preset=tiny.paper_baseline", "Derivation"),
     "train": ("/train?size=nano&exp=paper_bottleneck", "What will run"),
-    "generate": ("/generate?run=nano_bottleneck", "Second cache"),
+    "generate": ("/generate?run=nano_bottleneck_ref", "Temperature"),
 }
 
 
@@ -47,7 +47,9 @@ def main() -> None:
         port = free.getsockname()[1]
     words = ["-m", "streamlit", "run", "app.py", "--server.address", "127.0.0.1", "--server.port", str(port)]
     environment = {**os.environ, "BOTTLENECK_RUNS": str(arguments.runs.resolve()), "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [sys.executable, *words], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(f"http://127.0.0.1:{port}/_stcore/health", server)
         with sync_playwright() as playwright:

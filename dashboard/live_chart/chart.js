@@ -39,6 +39,8 @@ class Chart {
     window.addEventListener("bottleneck:zoom", this.onGroupZoom);
     this.resizing = new ResizeObserver(() => this.div.data && this.div.clientWidth && Plotly.Plots.resize(this.div));
     this.resizing.observe(this.div);
+    this.asked = 0;
+    this.watching = setInterval(() => this.checkTheme(), 1000);
     // Drawing anew while the mouse drags would end the drag: updates wait until it is released.
     this.onPress = ({ target }) => (this.held = this.div.contains(target));
     this.onRelease = () => {
@@ -56,11 +58,17 @@ class Chart {
     this.frame = frame;
     this.send = send;
     this.div.style.height = `${frame.figure.layout.height}px`;
-    // Asked more than once: an update that was under way meanwhile may answer with the old theme.
-    const theme = themeOf(this.div.parentElement);
-    if (theme === frame.theme) this.asked = 0;
-    else if ((this.asked ??= 0) < 3) send.theme(`${theme} ${++this.asked}`);
+    this.checkTheme();
     whenPlotly(() => this.draw());
+  }
+
+  // A figure of the page's other theme is asked for anew, and again: a rerun that was under way when the theme changed
+  // answers with the old one, and an answer that brings nothing new does not come here.
+  checkTheme() {
+    if (!this.frame || !this.div.parentElement) return;
+    const theme = themeOf(this.div.parentElement);
+    if (theme === this.frame.theme) this.asked = 0;
+    else if (this.asked < 5) this.send.theme(`${theme} ${++this.asked}`);
   }
 
   // The x-range belongs to the group, the y-range to this chart alone.
@@ -129,6 +137,7 @@ class Chart {
   remove() {
     this.gone = true;
     clearTimeout(this.timer);
+    clearInterval(this.watching);
     this.resizing.disconnect();
     window.removeEventListener("bottleneck:zoom", this.onGroupZoom);
     window.removeEventListener("pointerdown", this.onPress, true);
