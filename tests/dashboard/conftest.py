@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from streamlit import get_option
 from streamlit.testing.v1 import AppTest
 
 from . import browser
@@ -42,6 +43,7 @@ class App:
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> Callable[..., App]:
     """`app(root, ...)` is the dashboard over these folders."""
+    get_option("server.address")  # read from .streamlit in the current folder when first asked, and tests leave it
     # Each test server would look for components in every installed package: two thirds of a test's time.
     monkeypatch.setattr("streamlit.components.v2.manifest_scanner.scan_component_manifests", list)
 
