@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from . import browser as chromium
+
 # Without a GPU the kernels run in Triton's interpreter, which must be chosen before anything imports triton: its own
 # functions are made for one or the other when they are defined.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Fixtures.
+browser, page = chromium.browser, chromium.page
 
 
 @pytest.fixture(scope="session")

@@ -58,14 +58,24 @@ NF4: tl.constexpr = tl.constexpr(_nf4_instructions())
 
 
 @triton.constexpr_function
-def packing(T, PLANE):
-    """Instructions from two words to plane PLANE of both as fp16, with the offset: mask, and 1024's exponent."""
+def packing(T, PLANE, keep_offset):
+    """Instructions from two words to plane PLANE of both as fp16: mask, and 1024's exponent; then its offset leaves.
+
+    A high nibble counts 16 times: it comes down by a multiplication, with the offset in the same instruction.
+    """
     if T[0] == "q8_0":
-        mask, bits, high = 0x00FF00FF, 0x64806480, PLANE == 1
+        mask, bits, truth, high = 0x00FF00FF, 0x64806480, 0x6A, PLANE == 1
+        offset = "mov.b32 c, 0x64806480; sub.f16x2 $0, t, c;"
     else:
-        mask, bits, high = 0x00F000F0 if PLANE % 2 else 0x000F000F, 0x64006400, PLANE > 1
-    shift = "shr.b32 t, $1, 8; " if high else ""
-    return f"{{.reg .b32 t; {shift}lop3.b32 $0, {'t' if high else '$1'}, {mask:#x}, {bits:#x}, 0x6a;}}"
+        mask, bits, truth, high = 0x00F000F0 if PLANE % 2 else 0x000F000F, 0x64006400, 0xEA, PLANE > 1
+        offset = "mov.b32 c, 0x64086408; sub.f16x2 $0, t, c;"
+        if PLANE % 2:
+            offset = "mov.b32 c, 0x2c002c00; mov.b32 d, 0xd480d480; fma.rn.f16x2 $0, t, c, d;"
+    word = "t" if high else "$1"
+    shift = "shr.u32 t, $1, 8; " if high else ""
+    if keep_offset:
+        return f"{{.reg .b32 t; {shift}lop3.b32 $0, {word}, {mask:#x}, {bits:#x}, 0x6a;}}"
+    return f"{{.reg .b32 t, c, d; {shift}lop3.b32 t, {word}, {mask:#x}, {bits:#x}, {truth:#x}; {offset}}}"
 
 
 @triton.jit
@@ -80,50 +90,14 @@ def plane(words, PLANE: tl.constexpr, T: tl.constexpr, PLAIN: tl.constexpr, OFFS
         MASK: tl.constexpr = 0xFF if T[KIND] == "q8_0" else (0xF0 if PLANE % 2 == 1 else 0xF)
         BITS: tl.constexpr = 0x6480 if T[KIND] == "q8_0" else 0x6400
         out = (((words >> SHIFT) & MASK) ^ BITS).to(tl.uint16).to(tl.float16, bitcast=True)
-    elif OFFSET_IN:
-        out = tl.inline_asm_elementwise(packing(T, PLANE), "=r,r", [words], dtype=tl.float16, is_pure=True, pack=2)
+    elif OFFSET_IN or ((T[KIND] == "q4_0" or T[KIND] == "q8_0") and not PLAIN):
+        out = tl.inline_asm_elementwise(
+            packing(T, PLANE, OFFSET_IN), "=r,r", [words], dtype=tl.float16, is_pure=True, pack=2
+        )
     elif T[KIND] == "q4_0":
-        if PLAIN:
-            out = ((((words >> (4 * PLANE)) & 0xF) | 0x6400).to(tl.uint16)).to(tl.float16, bitcast=True) - 1032.0
-        elif PLANE == 0:
-            out = tl.inline_asm_elementwise(
-                "{.reg .b32 t, c; lop3.b32 t, $1, 0x000f000f, 0x64006400, 0xea; mov.b32 c, 0x64086408;"
-                " sub.f16x2 $0, t, c;}",
-                "=r,r", [words], dtype=tl.float16, is_pure=True, pack=2,
-            )  # fmt: skip
-        elif PLANE == 1:
-            out = tl.inline_asm_elementwise(
-                "{.reg .b32 t, c, d; lop3.b32 t, $1, 0x00f000f0, 0x64006400, 0xea; mov.b32 c, 0x2c002c00;"
-                " mov.b32 d, 0xd480d480; fma.rn.f16x2 $0, t, c, d;}",
-                "=r,r", [words], dtype=tl.float16, is_pure=True, pack=2,
-            )  # fmt: skip
-        elif PLANE == 2:
-            out = tl.inline_asm_elementwise(
-                "{.reg .b32 t, c; shr.u32 t, $1, 8; lop3.b32 t, t, 0x000f000f, 0x64006400, 0xea;"
-                " mov.b32 c, 0x64086408; sub.f16x2 $0, t, c;}",
-                "=r,r", [words], dtype=tl.float16, is_pure=True, pack=2,
-            )  # fmt: skip
-        else:
-            out = tl.inline_asm_elementwise(
-                "{.reg .b32 t, c, d; shr.u32 t, $1, 8; lop3.b32 t, t, 0x00f000f0, 0x64006400, 0xea;"
-                " mov.b32 c, 0x2c002c00; mov.b32 d, 0xd480d480; fma.rn.f16x2 $0, t, c, d;}",
-                "=r,r", [words], dtype=tl.float16, is_pure=True, pack=2,
-            )  # fmt: skip
+        out = ((((words >> (4 * PLANE)) & 0xF) | 0x6400).to(tl.uint16)).to(tl.float16, bitcast=True) - 1032.0
     elif T[KIND] == "q8_0":
-        if PLAIN:
-            out = ((((words >> (8 * PLANE)) & 0xFF) ^ 0x6480).to(tl.uint16)).to(tl.float16, bitcast=True) - 1152.0
-        elif PLANE == 0:
-            out = tl.inline_asm_elementwise(
-                "{.reg .b32 t, c; lop3.b32 t, $1, 0x00ff00ff, 0x64806480, 0x6a; mov.b32 c, 0x64806480;"
-                " sub.f16x2 $0, t, c;}",
-                "=r,r", [words], dtype=tl.float16, is_pure=True, pack=2,
-            )  # fmt: skip
-        else:
-            out = tl.inline_asm_elementwise(
-                "{.reg .b32 t, c; shr.u32 t, $1, 8; lop3.b32 t, t, 0x00ff00ff, 0x64806480, 0x6a;"
-                " mov.b32 c, 0x64806480; sub.f16x2 $0, t, c;}",
-                "=r,r", [words], dtype=tl.float16, is_pure=True, pack=2,
-            )  # fmt: skip
+        out = ((((words >> (8 * PLANE)) & 0xFF) ^ 0x6480).to(tl.uint16)).to(tl.float16, bitcast=True) - 1152.0
     elif T[KIND] == "nf4":
         if PLAIN:
             out = nf4_level((words >> (4 * PLANE)) & 0xF)

@@ -6,6 +6,7 @@ The slider is in the address. While playing it is not: each change of the addres
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import streamlit as st
@@ -20,6 +21,7 @@ _PLAYING = "attention_playing"
 _PROBE = "attention_probe"
 _MOVED = "attention_played_step"
 _BY_HAND = "attention_moved_by_hand"
+_SHOWN_AT = "attention_frame_shown_at"
 
 
 def playing() -> bool:
@@ -63,7 +65,7 @@ def _played(steps: NDArray[np.int64]) -> int:
     if st.session_state.pop(_BY_HAND, False):
         probe = _nearest(steps, st.session_state[_MOVED])
     else:
-        probe = min(st.session_state.get(_PROBE, 0) + max(1, len(steps) // _FRAMES), last)
+        probe = min(st.session_state.get(_PROBE, 0) + (max(1, len(steps) // _FRAMES) if _is_due() else 0), last)
     st.session_state[_PROBE] = probe
     if probe == last:
         _pause(steps)
@@ -77,11 +79,21 @@ def _played(steps: NDArray[np.int64]) -> int:
     return probe
 
 
+def _is_due() -> bool:
+    """Whether it is time for the next frame: a chart that asks for a rerun in between must not skip one."""
+    now = time.monotonic()
+    due = now - st.session_state.get(_SHOWN_AT, -math.inf) >= FRAME_SECONDS / 2
+    if due:
+        st.session_state[_SHOWN_AT] = now
+    return due
+
+
 def _play(steps: NDArray[np.int64]) -> None:
     probe = _nearest(steps, st.session_state.get(STEP, int(steps[-1])))
     # The first frame is the one after this: from the end it starts over.
     st.session_state[_PROBE] = -max(1, len(steps) // _FRAMES) if probe == len(steps) - 1 else probe
     st.session_state[_PLAYING] = True
+    st.session_state.pop(_SHOWN_AT, None)
     st.session_state[_MOVED] = int(steps[probe])
 
 

@@ -17,10 +17,12 @@ _KL = (
 
 def columns(generation: Generation) -> None:
     """Draws all columns as they are now."""
-    if generation.error:
-        st.error(escaped(generation.error))
-    for warning in generation.warnings:
-        st.warning(escaped(f"{warning[:1].upper()}{warning[1:]}."))
+    # A place of their own: one that comes late must not move the texts, which would be drawn anew.
+    with st.container():
+        if generation.error:
+            st.error(escaped(generation.error))
+        for warning in generation.warnings:
+            st.warning(escaped(f"{warning[:1].upper()}{warning[1:]}."))
     if generation.start is None:
         if generation.running:
             st.info("Loading the checkpoint.", icon=":material/hourglass_top:")

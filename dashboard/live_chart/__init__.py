@@ -18,6 +18,7 @@ import orjson
 import streamlit as st
 from streamlit.components.v2 import component
 
+from bottleneck_core.figures.layout import layout_of
 from dashboard.theme import theme
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def live_chart(
     _chart()(
         key=key,
         data=orjson.dumps(frame),
-        height=int(figure.layout.height or 240),  # pyright: ignore[reportAttributeAccessIssue]
+        height=int(layout_of(figure).height or 240),
         on_zoom_change=zoomed,
         on_click_change=clicked,
         on_theme_change=_rerun,

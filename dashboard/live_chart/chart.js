@@ -40,7 +40,6 @@ class Chart {
     this.resizing = new ResizeObserver(() => this.div.data && this.div.clientWidth && Plotly.Plots.resize(this.div));
     this.resizing.observe(this.div);
     this.asked = 0;
-    this.watching = setInterval(() => this.checkTheme(), 1000);
     // Drawing anew while the mouse drags would end the drag: updates wait until it is released.
     this.onPress = ({ target }) => (this.held = this.div.contains(target));
     this.onRelease = () => {
@@ -65,10 +64,14 @@ class Chart {
   // A figure of the page's other theme is asked for anew, and again: a rerun that was under way when the theme changed
   // answers with the old one, and an answer that brings nothing new does not come here.
   checkTheme() {
-    if (!this.frame || !this.div.parentElement) return;
+    clearTimeout(this.asking);
     const theme = themeOf(this.div.parentElement);
-    if (theme === this.frame.theme) this.asked = 0;
-    else if (this.asked < 5) this.send.theme(`${theme} ${++this.asked}`);
+    if (theme === this.frame.theme) {
+      this.asked = 0;
+    } else if (this.asked < 5) {
+      this.send.theme(`${theme} ${++this.asked}`);
+      this.asking = setTimeout(() => this.checkTheme(), 1000);
+    }
   }
 
   // The x-range belongs to the group, the y-range to this chart alone.
@@ -137,7 +140,7 @@ class Chart {
   remove() {
     this.gone = true;
     clearTimeout(this.timer);
-    clearInterval(this.watching);
+    clearTimeout(this.asking);
     this.resizing.disconnect();
     window.removeEventListener("bottleneck:zoom", this.onGroupZoom);
     window.removeEventListener("pointerdown", this.onPress, true);

@@ -123,6 +123,13 @@ def results(generation: Generation | None, running: bool) -> None:
     live()
 
 
+def notices(row: Row | None) -> None:
+    if row is None:
+        st.info("Choose a run to continue a prompt with its model.")
+    if problem := st.session_state.pop("generate_not_kept", None):
+        st.error(f"samples.jsonl cannot be written ({escaped(problem)}): check the folder's permissions.")
+
+
 def page() -> None:
     arrive()
     rows = run_rows(*ids_in(st.query_params.get(form.RUN)))
@@ -130,12 +137,12 @@ def page() -> None:
     if not usable:
         empty(rows)
         return
-    row, request = asked(rows, usable)
+    # Places of their own: a sentence that comes or goes must not move the texts below, which would be drawn anew.
+    with st.container():
+        row, request = asked(rows, usable)
     st.session_state[_ADDRESS] = st.query_params.to_dict()
-    if row is None:
-        st.info("Choose a run to continue a prompt with its model.")
-    if problem := st.session_state.pop("generate_not_kept", None):
-        st.error(f"samples.jsonl cannot be written ({escaped(problem)}): check the folder's permissions.")
+    with st.container():
+        notices(row)
     work(request)
 
 

@@ -18,7 +18,7 @@ from dashboard.state import Row
 if TYPE_CHECKING:
     from bottleneck_core import Run
 
-_STATUS_COLORS = {
+STATUS_COLORS = {
     "queued": "gray",
     "running": "blue",
     "done": "green",
@@ -33,7 +33,7 @@ _WIDTHS = {"bottleneck": ("attn_dim",), "decoupled": ("sem_dim", "geo_dim", "att
 
 def header(run: Run, row: Row, rows: list[Row]) -> None:
     """Draws the header; everything unknown is left out."""
-    color = _STATUS_COLORS.get(run.status, "gray")
+    color = STATUS_COLORS.get(run.status, "gray")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"### {escaped(run.id)} &nbsp; :{color}-badge[{run.status}]", width="stretch")
         actions(run, row, rows)

@@ -17,7 +17,7 @@ from dashboard.access import may_change, why_not
 from dashboard.jobs_watch import LIVE, Watched, jobs_watch
 from dashboard.markdown import escaped
 from dashboard.progress import progress_of
-from dashboard.run.header import _STATUS_COLORS
+from dashboard.run.header import STATUS_COLORS
 from dashboard.state import reading, run_roots
 from dashboard.train.address import key
 from dashboard.train.prepare import PROBLEM
@@ -66,7 +66,7 @@ def _title(watched: Watched, place: int | None, state: str) -> None:
         else:
             address = {"id": run_id} | ({"root": str(watched.root)} if len(run_roots()) > 1 else {})
             st.page_link(_RUN_PAGE, label=f"{number}{escaped(job.id)}", query_params=address)
-        st.markdown(f":{_STATUS_COLORS.get(state, 'orange')}-badge[{state}]", width="content")
+        st.markdown(f":{STATUS_COLORS.get(state, 'orange')}-badge[{state}]", width="content")
         if job.device:
             st.caption(
                 escaped(job.device if job.nproc == 1 else f"{job.device}, {job.nproc} processes"), width="content"

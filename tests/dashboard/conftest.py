@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +16,12 @@ import pytest
 from streamlit import get_option
 from streamlit.testing.v1 import AppTest
 
-from . import browser
-from .browser import ROOT
+from . import server as servers
+from .server import ROOT
 from .synthetic import SyntheticRun
 
-# Fixtures.
-server, page = browser.server, browser.page
+# A fixture.
+server = servers.server
 
 
 class App:
@@ -46,6 +47,9 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Callable[..., App]:
     get_option("server.address")  # read from .streamlit in the current folder when first asked, and tests leave it
     # Each test server would look for components in every installed package: two thirds of a test's time.
     monkeypatch.setattr("streamlit.components.v2.manifest_scanner.scan_component_manifests", list)
+
+    # On a loaded machine a look takes long, and the next run would show what was known before.
+    monkeypatch.setattr("dashboard.run.index._QUICK", math.inf)
 
     def over(*roots: Path) -> App:
         monkeypatch.setenv("BOTTLENECK_RUNS", os.pathsep.join(map(str, roots)))

@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import TimeoutError, sync_playwright
+from playwright.sync_api import TimeoutError
 
-from .browser import CHROMIUM, FLAGS, PATIENCE_MS, ROOT, wait_for_health
+from tests.browser import scripts_page
+
 from .oidc import Provider
+from .server import ROOT, wait_for_health
 
 pytestmark = pytest.mark.e2e
+
+page = scripts_page  # a fixture: these servers end while a page is open
 
 ADA = {"email": "Ada@Example.org", "email_verified": True, "name": "Ada"}
 EVE = {"email": "eve@example.org", "email_verified": True, "name": "<b>Eve</b>"}
@@ -54,20 +58,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 def streamlit(port: int, *words: str) -> list[str]:
     return ["streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port), *words]
-
-
-@pytest.fixture
-def page() -> Iterator[Any]:
-    """A browser page in which every name under rebound.example means this machine."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium")
-    rules = "--host-resolver-rules=MAP *.rebound.example 127.0.0.1"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, rules])
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(PATIENCE_MS)
-        yield page
-        browser.close()
 
 
 def start_button(page: Any, address: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bottleneck_core.figures.palette import ink
+from tests.browser import settled
 
 from .test_attention_page import TEXT, T, probe
 
@@ -53,9 +54,10 @@ def test_a_cell_an_alarm_and_the_tokens_of_a_map(server, page, make_run, scheme)
     page.wait_for_url("**layer=2**")
     page.wait_for_url("**head=1**")
     page.wait_for_function(f"({CHART})('Entropy of layer 2 head 1') !== undefined")
-
+    settled(page)
     page.get_by_role("button", name="layer 2: redundancy above 0.95 since step 300").click()
     page.wait_for_function(f"({CHART})('Head redundancy of layer 2') !== undefined")
+    settled(page)
     page.get_by_role("button", name="layer 0 head 3: entropy below 0.1 nats since step 200").click()
     page.wait_for_url("**head=3**")
     title = "Attention weights of layer 0 head 3"
@@ -92,9 +94,9 @@ def test_playing_moves_the_charts_and_leaves_the_page_alone(server, page, make_r
             }}, 20);
         }}"""
     )
-    page.get_by_role("button", name="Play").click()
-    page.get_by_role("button", name="Pause").wait_for()
-    page.get_by_role("button", name="Play").wait_for()
+    page.get_by_role("button", name="Play", exact=True).click()
+    page.get_by_role("button", name="Pause", exact=True).wait_for()
+    page.get_by_role("button", name="Play", exact=True).wait_for()
     page.wait_for_function(f"{STEP_SHOWN} === 'Step 300'")
     assert page.evaluate("window.shown") == ["Step 300", "Step 0", "Step 100", "Step 200", "Step 300"]
     assert page.evaluate("window.sameDocument")

@@ -216,7 +216,8 @@ def test_alarms_lead_to_their_head_and_metric(look, make_run):
     assert "nothing alarms at step 100 (watched: entropy, sink mass, null mass, redundancy)" in texts(test)
 
 
-def test_playing_goes_through_the_probes_and_stops_at_the_last(look, make_run):
+def test_playing_goes_through_the_probes_and_stops_at_the_last(look, make_run, monkeypatch):
+    monkeypatch.setattr("dashboard.attention.playback.FRAME_SECONDS", 0.0)
     values = probe(make_run("probed"))
     test = look(run="probed")
     button(test, "Play").click()
@@ -227,6 +228,16 @@ def test_playing_goes_through_the_probes_and_stops_at_the_last(look, make_run):
         assert "step" not in test.query_params  # each change of the address would be a page to go back to
     test.run()
     assert button(test, "Play") and test.slider(key="step").value == 300
+
+
+def test_a_rerun_between_two_frames_skips_none(look, make_run, monkeypatch):
+    monkeypatch.setattr("dashboard.attention.playback.FRAME_SECONDS", 1e6)
+    values = probe(make_run("probed"))
+    test = look(run="probed")
+    button(test, "Play").click()
+    for _ in range(5):
+        test.run()
+        np.testing.assert_allclose(array(heat(test)["z"]), values["entropy"][0], rtol=1e-6)
 
 
 def test_pausing_stays_at_the_step(look, make_run):

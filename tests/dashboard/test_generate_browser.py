@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -15,11 +14,13 @@ import pytest
 
 from bottleneck_core.cli import main
 from bottleneck_core.store.samples import read_samples
+from tests.browser import PATIENCE_MS, scripts_page
 
 from ..jobs.programs import until
-from .browser import CHROMIUM, FLAGS, PATIENCE_MS
 
 pytestmark = pytest.mark.e2e
+
+page = scripts_page  # a fixture: these servers end while a page is open
 
 HOSTILE = '<img src=x onerror="window.hacked=1"><b>'
 
@@ -31,38 +32,9 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Path:
     corpus.write_text(" ".join(map(str, b"The cache is small.\n\tIt holds keys and values.\n" * 200)))
     folder = tmp_path / "short"
     words = ["train", "--size", "nano", "--exp", "paper_bottleneck", "--steps", "4", "--batch-size", "2", "--block=64"]
-    words += [
-        "--eval-iters",
-        "1",
-        "--analysis-every",
-        "0",
-        "--device",
-        "cpu",
-        "--vocab-size",
-        "256",
-        "--data",
-        str(corpus),
-    ]
-    assert main([*words, "--out-dir", str(folder)]) == 0, capfd.readouterr().err
+    words += ["--eval-iters", "1", "--analysis-every", "0", "--device", "cpu", "--vocab-size", "256"]
+    assert main([*words, "--data", str(corpus), "--out-dir", str(folder)]) == 0, capfd.readouterr().err
     return folder
-
-
-@pytest.fixture
-def page() -> Iterator[Any]:
-    """A browser page; fails the test on errors of its scripts."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    errors: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield page
-        browser.close()
-    assert not errors
 
 
 def press(page: Any, name: str) -> None:
@@ -92,7 +64,7 @@ def background(locator: Any) -> list[float]:
 
 def test_texts_grow_side_by_side_are_kept_and_found_again(server, page, run):
     address, pid = server
-    page.goto(f"{address}/generate?cache3=q8_0%2Cresidual%3D0&tokens=400&temperature=1.0")
+    page.goto(f"{address}/generate?cache3=q8_0%2Cresidual%3D0&tokens=150&temperature=1.0")
     page.get_by_role("textbox", name="Prompt").fill(HOSTILE)
     press(page, "Generate")
     texts = page.locator(".text")
@@ -101,7 +73,7 @@ def test_texts_grow_side_by_side_are_kept_and_found_again(server, page, run):
     first.evaluate("token => (token.drawnOnce = true)")
     press(page, "Keep")  # once it is there
     page.get_by_role("button", name="Kept", exact=True).wait_for()
-    assert [texts.nth(column).locator(".token").count() for column in range(3)] == [400] * 3
+    assert [texts.nth(column).locator(".token").count() for column in range(3)] == [150] * 3
     assert first.evaluate("token => token.drawnOnce"), "what is there already is not drawn again"
 
     kept, faults = read_samples(run / "samples.jsonl")
@@ -118,7 +90,7 @@ def test_texts_grow_side_by_side_are_kept_and_found_again(server, page, run):
     assert marked.count() == 1
     index = int(marked.get_attribute("data-index"))
     fp16, q4 = (sample.pieces or () for sample in kept[:2])
-    assert fp16[:index] == q4[:index] and len(fp16) == 400
+    assert fp16[:index] == q4[:index] and len(fp16) == 150
     page.get_by_text(f"token {index + 1}", exact=True).first.wait_for()
 
     marked.hover()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from dashboard.kv import config as kv_config
 from dashboard.kv import measure as kv_measure
 from dashboard.kv.scenario import encode
 from dashboard.markdown import escaped
+from tests.browser import watched
 
-from .browser import CHROMIUM, FLAGS, PATIENCE_MS
 from .conftest import array, charts, texts, trace
 from .kv_cases import LLAMA
 
@@ -222,23 +223,10 @@ def heading_numbers(page: Any) -> list[str]:
 
 
 @pytest.mark.e2e
-def test_a_link_shows_the_same_numbers_in_a_fresh_browser(server):
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
+def test_a_link_shows_the_same_numbers_in_a_fresh_browser(server, browser):
     site, pid = server
-    errors: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-
-        def fresh(scheme: Any) -> Any:
-            page = browser.new_context(viewport={"width": 1400, "height": 1000}, color_scheme=scheme).new_page()
-            page.set_default_timeout(PATIENCE_MS)
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            return page
-
-        page = fresh("light")
+    with contextlib.ExitStack() as opened:
+        page = opened.enter_context(watched(browser))
         page.goto(site)
         page.get_by_role("link", name="KV calculator").click()
         page.get_by_role("button", name="Scenario B").click()
@@ -252,13 +240,13 @@ def test_a_link_shows_the_same_numbers_in_a_fresh_browser(server):
         page.get_by_test_id("stMetricValue").get_by_text("576 MiB").wait_for()
         link, first = page.url, heading_numbers(page)
 
-        other = fresh("dark")
+        other = opened.enter_context(watched(browser, color_scheme="dark"))
         other.goto(link)
         other.get_by_test_id("stMetricValue").get_by_text("576 MiB").wait_for()
         assert heading_numbers(other) == first
         ink_of_chart = "document.querySelector('.bottleneck-chart')?._fullLayout?.font.color"
-        for opened, color in ((page, ink("text", "light")), (other, ink("text", "dark"))):
-            opened.wait_for_function(f"{ink_of_chart} === '{color}'")
+        for shown, color in ((page, ink("text", "light")), (other, ink("text", "dark"))):
+            shown.wait_for_function(f"{ink_of_chart} === '{color}'")
 
         page.go_back()  # to before the context was changed
         page.wait_for_url("**context=128000**")
@@ -268,6 +256,4 @@ def test_a_link_shows_the_same_numbers_in_a_fresh_browser(server):
         page.get_by_text("No runs in").wait_for()
         page.get_by_role("link", name="KV calculator").click()
         page.wait_for_url(left)  # as it was left
-        browser.close()
-    assert not errors
     assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()

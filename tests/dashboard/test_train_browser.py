@@ -11,19 +11,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from bottleneck_core.jobs import Job, job_state
 from bottleneck_core.jobs.family import family
+from tests.browser import scripts_page
 
 from ..jobs.programs import until
-from .browser import CHROMIUM, FLAGS, PATIENCE_MS, ROOT, wait_for_health
+from .server import ROOT, wait_for_health
 from .train_cases import end_jobs, write_corpus
 
 pytestmark = pytest.mark.e2e
+
+page = scripts_page  # a fixture: these servers end while a page is open
 
 
 # A job on the page has done more steps than these.
@@ -72,24 +74,6 @@ def server(root: Path, tmp_path: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.kill()
-
-
-@pytest.fixture
-def page() -> Iterator[Any]:
-    """A browser page; fails the test on errors of its scripts. (A server that is killed shows in its console.)"""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    errors: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield page
-        browser.close()
-    assert not errors
 
 
 def type_into(page, label: str, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import pytest
@@ -17,7 +18,6 @@ from bottleneck_core.report.files import stems
 from bottleneck_core.report.latex import folded, latex_document, latex_tables
 from bottleneck_core.report.markdown import markdown
 from bottleneck_core.report.page import page
-from tests.dashboard.browser import CHROMIUM, FLAGS
 
 from .folders import add_analysis, run_folder
 
@@ -103,25 +103,16 @@ def test_hostile_names_are_file_names_of_their_own() -> None:
 
 
 @pytest.mark.e2e
-def test_the_page_draws_its_figures_without_a_network(tmp_path: Path) -> None:
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
+def test_the_page_draws_its_figures_without_a_network(tmp_path: Path, page: Any) -> None:
     folder = run_folder(tmp_path, "a")
     add_analysis(folder)
     write_report(Request(runs=[folder], formats=["html"]), tmp_path / "out")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        tab = browser.new_page()
-        faults: list[str] = []
-        tab.on("pageerror", lambda error: faults.append(str(error)))
-        tab.on("request", lambda request: faults.append(request.url) if not request.url.startswith("file:") else None)
-        tab.goto((tmp_path / "out" / "report.html").as_uri())
-        tab.locator(".plot .main-svg").first.wait_for()
-        last = tab.locator(".plot").last
-        assert last.locator("svg").count() == 0  # drawn when it comes into sight
-        last.scroll_into_view_if_needed()
-        last.locator(".main-svg").first.wait_for()
-        browser.close()
-    assert [fault for fault in faults if not fault.startswith("blob:")] == []
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((tmp_path / "out" / "report.html").as_uri())
+    page.locator(".plot .main-svg").first.wait_for()
+    last = page.locator(".plot").last
+    assert last.locator("svg").count() == 0  # drawn when it comes into sight
+    last.scroll_into_view_if_needed()
+    last.locator(".main-svg").first.wait_for()
+    assert [url for url in requests if not url.startswith(("file:", "blob:"))] == []

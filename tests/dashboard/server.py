@@ -1,4 +1,4 @@
-"""A real server and a real browser for the tests that need them."""
+"""A real server for the tests that need one."""
 
 from __future__ import annotations
 
@@ -9,23 +9,10 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE_MS = 60_000  # a loaded machine with two cores
 
 
 @pytest.fixture
@@ -57,22 +44,3 @@ def wait_for_health(url: str, process: subprocess.Popen, log: Path) -> None:
         except OSError:
             pass  # not listening yet
     pytest.fail(f"the server ended with {process.returncode}:\n{log.read_text()}")
-
-
-@pytest.fixture
-def page() -> Iterator[Any]:
-    """A browser page; fails the test on errors in the page's console."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    errors: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        yield page
-        browser.close()
-    assert not errors
