@@ -6,11 +6,17 @@ command line offers for two of them keep their older names (`--layers`, `--block
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-AttentionMode = Literal["standard", "bottleneck", "decoupled", "gqa"]
+from bottleneck_core.config.attention import MODES, AttentionMode
+
+# Choices are the registered modes; a static checker sees text.
+if TYPE_CHECKING:
+    AttentionName = str
+else:
+    AttentionName = Literal[tuple(MODES)]
 
 
 def setting(default: Any, help: str, *, flag: str | None = None, seed: bool = True, **bounds: Any) -> Any:
@@ -38,7 +44,7 @@ class ModelConfig(Settings):
     d_ff: int = setting(2048, "width of the feed-forward layer", ge=1)
     block_size: int = setting(256, "context length in training, in tokens", flag="block", ge=1)
     embed_dim: int = setting(512, "width of the token embedding; projected where it differs from d_model", ge=1)
-    attn_mode: AttentionMode = setting("bottleneck", "attention variant")
+    attn_mode: AttentionName = setting("bottleneck", "attention variant")
     kv_head: int | None = setting(None, "gqa: number of key and value heads; unset: n_head", ge=1)
     attn_dim: int = setting(
         512, "width of Q, K and V (bottleneck), of V (decoupled), of Q (gqa); unused in standard", ge=1
@@ -54,38 +60,42 @@ class ModelConfig(Settings):
     dropout: float = setting(0.0, "on embeddings, attention weights and feed-forward output", ge=0, lt=1)
 
     @property
+    def attention(self) -> AttentionMode:
+        """What the attention mode is made of."""
+        return MODES[self.attn_mode]
+
+    @property
     def kv_heads(self) -> int:
         """Key and value heads that attention really has: `kv_head` in gqa, `n_head` elsewhere."""
-        return (self.kv_head or self.n_head) if self.attn_mode == "gqa" else self.n_head
+        return (self.kv_head or self.n_head) if self.attention.grouped else self.n_head
 
     @property
     def head_dims(self) -> dict[str, int]:
         """Total widths that this attention mode uses, by the setting that holds them."""
-        return {
-            "standard": {"d_model": self.d_model},
-            "gqa": {"attn_dim": self.attn_dim},
-            "bottleneck": {"attn_dim": self.attn_dim},
-            "decoupled": {"sem_dim": self.sem_dim, "geo_dim": self.geo_dim, "attn_dim": self.attn_dim},
-        }[self.attn_mode]
+        return {name: getattr(self, name) for name in self.attention.settings}
+
+    @property
+    def rotary_head_dim(self) -> int:
+        """Head dim that rotary embedding turns."""
+        return self.head_dims[self.attention.rotated] // self.n_head
 
     @model_validator(mode="after")
     def _can_be_built(self) -> ModelConfig:
         for name, width in self.head_dims.items():
             if width % self.n_head:
                 raise ValueError(f"{flag_of(name)} must divide by --n-head {self.n_head}, got {width}")
-        if self.attn_mode == "gqa":
+        if self.attention.grouped:
             if self.n_head % self.kv_heads:
                 raise ValueError(f"--kv-head must divide --n-head {self.n_head}, got {self.kv_heads}")
             if self.tie_qk:
-                raise ValueError("--tie-qk needs as many key heads as query heads: not available with gqa")
-        if self.rope:
-            rotated = "geo_dim" if self.attn_mode == "decoupled" else next(iter(self.head_dims))
-            per_head = self.head_dims[rotated] // self.n_head
-            if per_head % 2:
                 raise ValueError(
-                    f"rotary embedding rotates pairs: {flag_of(rotated)} / --n-head must be even, got {per_head} "
-                    "(change one of them or give --no-rope)"
+                    f"--tie-qk needs as many key heads as query heads: not available with {self.attn_mode}"
                 )
+        if self.rope and self.rotary_head_dim % 2:
+            raise ValueError(
+                f"rotary embedding rotates pairs: {flag_of(self.attention.rotated)} / --n-head must be even, got "
+                f"{self.rotary_head_dim} (change one of them or give --no-rope)"
+            )
         return self
 
 

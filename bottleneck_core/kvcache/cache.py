@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bottleneck_core.config import MODES
 from bottleneck_core.errors import UserError
 from bottleneck_core.kvcache.formats import storable
 from bottleneck_core.kvcache.tensor import NATIVE, CachedTensor, Page
@@ -193,7 +194,8 @@ class KVCache:
         )
 
 
-_SHAPE = ("n_layer", "attn_mode", "d_model", "n_head", "kv_head", "attn_dim", "sem_dim", "geo_dim")
+_WIDTHS = dict.fromkeys(setting for mode in MODES.values() for setting in mode.settings)
+_SHAPE = ("n_layer", "attn_mode", "n_head", "kv_head", *_WIDTHS)
 
 
 def _shape(model: Any) -> dict[str, Any]:

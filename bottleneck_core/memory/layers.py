@@ -1,7 +1,8 @@
 """What each layer of a model keeps in its cache, whatever the model: rows that grow with the context, and fixed states.
 
 Values per token and layer of our own models: standard 2 d_model; bottleneck 2 attn_dim; gqa 2 kv_head (attn_dim /
-n_head); decoupled sem_dim + geo_dim + attn_dim. The learned null key and value are weights and are never cached.
+n_head); decoupled sem_dim + geo_dim + attn_dim; what `config/attention.py` names. The learned null key and value are
+weights and are never cached.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from bottleneck_core.config.attention import MODES, AttentionMode
 
 LayerKind = Literal["full", "sliding", "chunked", "latent", "recurrent", "hybrid", "shared", "none"]
 StateKind = Literal["fp32", "bf16", "fp16"]
@@ -81,21 +84,30 @@ class ModelLayers:
 
 def cached_widths(model: Any) -> dict[str, int]:
     """Values per token and layer by cached tensor. `model`: object or dict with the Model Config names."""
-    mode = setting_of(model, "attn_mode")
-    if mode == "standard":
-        return {"k": setting_of(model, "d_model"), "v": setting_of(model, "d_model")}
-    if mode == "bottleneck":
-        return {"k": setting_of(model, "attn_dim"), "v": setting_of(model, "attn_dim")}
-    if mode == "gqa":
-        width = _kv_heads(model) * (setting_of(model, "attn_dim") // setting_of(model, "n_head"))
-        return {"k": width, "v": width}
-    if mode == "decoupled":
-        return {
-            "k_sem": setting_of(model, "sem_dim"),
-            "k_geo": setting_of(model, "geo_dim"),
-            "v": setting_of(model, "attn_dim"),
-        }
-    raise ValueError(f"unknown attn_mode {mode}: known are standard, gqa, bottleneck, decoupled")
+    mode = mode_of(model)
+    widths = {name: setting_of(model, setting) for name, setting in {**mode.keys, "v": mode.values}.items()}
+    if not mode.grouped:
+        return widths
+    heads, shared = setting_of(model, "n_head"), _kv_heads(model)
+    return {name: shared * (width // heads) for name, width in widths.items()}
+
+
+def mode_of(model: Any) -> AttentionMode:
+    """The attention mode of an object or a dict. Raises ValueError for one that is not registered."""
+    name = setting_of(model, "attn_mode")
+    if not isinstance(name, str) or name not in MODES:
+        raise ValueError(f"unknown attn_mode {name}: known are {', '.join(MODES)}")
+    return MODES[name]
+
+
+def query_width(model: Any) -> int:
+    """Total width of the queries: that of all keys, before heads of keys are shared."""
+    return sum(setting_of(model, setting) for setting in mode_of(model).keys.values())
+
+
+def output_width(model: Any) -> int:
+    """Total width of what attention hands to the output projection: a value for each query head."""
+    return setting_of(model, mode_of(model).values)
 
 
 def own_layers(model: Any) -> ModelLayers:
@@ -123,7 +135,7 @@ def _kv_heads(model: Any) -> int:
 
 def _head_dim(model: Any, width: int) -> int:
     heads = optional_setting(model, "n_head") or 1
-    if setting_of(model, "attn_mode") == "gqa":
+    if mode_of(model).grouped:
         heads = _kv_heads(model)
     return max(1, width // heads)
 

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from bottleneck_core.memory.layers import cached_widths, setting_of
+from bottleneck_core.memory.layers import cached_widths, output_width, query_width, setting_of
 
 
 def _matrices_per_layer(model: Any) -> int:
     """Weights of one block that multiply each token: attention projections and feed-forward matrices."""
-    d_model, mode, tied = (
-        setting_of(model, "d_model"),
-        setting_of(model, "attn_mode"),
-        setting_of(model, "tie_qk"),
-    )
-    widths = cached_widths(model)
-    keys = sum(width for name, width in widths.items() if name != "v")
-    values = widths["v"]
-    queries = setting_of(model, "attn_dim") if mode == "gqa" else keys
-    out = setting_of(model, "attn_dim") if mode == "gqa" else values
-    attention = d_model * (queries + (0 if tied else keys) + values + out)
+    d_model, widths = setting_of(model, "d_model"), cached_widths(model)
+    values = widths.pop("v")
+    keys = 0 if setting_of(model, "tie_qk") else sum(widths.values())
+    attention = d_model * (query_width(model) + keys + values + output_width(model))
     return attention + d_model * setting_of(model, "d_ff") * (3 if setting_of(model, "mlp") == "swiglu" else 2)
 
 
@@ -40,12 +33,9 @@ def training_flops_per_token(model: Any, vocab_size: int) -> int:
     The count of Kaplan et al. 2020 (appendix B), with the scores' and the weighted sum's own widths in place of
     d_model, and the output embedding counted (it is a matrix product like the others).
     """
-    widths = cached_widths(model)
-    heads_wide = setting_of(model, "attn_dim") if setting_of(model, "attn_mode") == "gqa" else None
-    score_width = heads_wide or sum(width for name, width in widths.items() if name != "v")
-    value_width = heads_wide or widths["v"]
     d_model, embed_dim = setting_of(model, "d_model"), setting_of(model, "embed_dim")
     projections = 2 * d_model * embed_dim if embed_dim != d_model else 0
     matrices = setting_of(model, "n_layer") * _matrices_per_layer(model) + vocab_size * embed_dim + projections
-    attention = setting_of(model, "n_layer") * (setting_of(model, "block_size") // 2) * (score_width + value_width)
+    widths = query_width(model) + output_width(model)  # of the scores, and of the weighted sum
+    attention = setting_of(model, "n_layer") * (setting_of(model, "block_size") // 2) * widths
     return 6 * (matrices + attention)

@@ -15,7 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bottleneck_core.memory.layers import cached_widths, optional_setting, setting_of
+from bottleneck_core.memory.layers import (
+    cached_widths,
+    mode_of,
+    optional_setting,
+    output_width,
+    query_width,
+    setting_of,
+)
 from bottleneck_core.memory.parameters import count_parameters
 
 Mode = Literal["fp32", "bf16-compiled"]
@@ -109,10 +116,9 @@ def training_memory(
 def _shape(model: Any, vocab_size: int, batch: int, mode: Mode) -> _Shape:
     widths, heads = cached_widths(model), setting_of(model, "n_head")
     keys, values = sum(width for name, width in widths.items() if name != "v"), widths["v"]
-    gqa = setting_of(model, "attn_mode") == "gqa"
-    queries = setting_of(model, "attn_dim") if gqa else keys
-    widest = max(keys, values)  # decoupled: the kernel wants equal head dims; elsewhere they are equal
-    kernel = (queries, queries, queries) if gqa and mode == "fp32" else (max(queries, widest), widest, widest)
+    queries, repeated = query_width(model), mode_of(model).grouped and mode == "fp32"
+    widest = max(keys, values)  # the kernel wants equal head dims, which keys and values need not have
+    kernel = (queries, queries, queries) if repeated else (max(queries, widest), widest, widest)
     return _Shape(
         tokens=batch * setting_of(model, "block_size"),
         layers=setting_of(model, "n_layer"),
@@ -209,8 +215,7 @@ def _copies(s: _Shape, parameters: int, mode: Mode) -> tuple[int, str]:
 def _optimizer(model: Any, s: _Shape, parameters: int) -> tuple[int, str]:
     if optional_setting(model, "optimizer") != "muon":
         return 8 * parameters, f"AdamW: two moments x {parameters:,} x 4 B = {8 * parameters:,} B"
-    out = setting_of(model, "attn_dim") if setting_of(model, "attn_mode") == "gqa" else s.projected[2]
-    block = s.d_model * (sum(s.projected) + out + (3 if s.swiglu else 2) * s.d_ff)
+    block = s.d_model * (sum(s.projected) + output_width(model) + (3 if s.swiglu else 2) * s.d_ff)
     hidden = s.layers * block
     size = 4 * hidden + 8 * (parameters - hidden)
     return size, (

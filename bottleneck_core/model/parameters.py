@@ -21,7 +21,7 @@ def parameter_groups(model: GPT) -> dict[str, list[nn.Parameter]]:
     """
     group_of = {"attn_norm": "attn", "attn": "attn", "mlp_norm": "ffn", "mlp": "ffn"}
     groups: dict[str, list[nn.Parameter]] = {"embed": [], "attn": [], "ffn": []}
-    if model.config.attn_mode == "decoupled":
+    if "k_sem" in model.config.attention.keys:
         groups |= {"attn_sem": [], "attn_geo": []}
     for name, parameter in model.named_parameters():
         outer, *inner = name.split(".")  # blocks.3.attn.q_sem_proj.weight

@@ -9,14 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bottleneck_core.config import MODES
 from bottleneck_core.errors import UserError
 from bottleneck_core.kvcache import KVCache, pack, unpack
 from bottleneck_core.memory import CachePolicy, cached_widths, kv_memory
 
-MODES = {
-    "standard": {},
+SHAPES = {
     "gqa": {"kv_head": 2, "attn_dim": 72},
-    "bottleneck": {"attn_dim": 36},
     "decoupled": {"sem_dim": 12, "geo_dim": 24, "attn_dim": 36},
 }
 KINDS = ("fp32", "fp16", "bf16", "fp8", "q8_0", "q5_0", "q4_0", "nf4")
@@ -24,7 +23,7 @@ KINDS = ("fp32", "fp16", "bf16", "fp8", "q8_0", "q5_0", "q4_0", "nf4")
 
 def model(mode: str) -> dict[str, Any]:
     shape = {"n_layer": 3, "d_model": 72, "n_head": 6, "kv_head": None, "attn_dim": 72, "sem_dim": 12, "geo_dim": 24}
-    return {**shape, "attn_mode": mode, **MODES[mode]}
+    return {**shape, "attn_mode": mode, **SHAPES.get(mode, {"attn_dim": 36})}
 
 
 def new_rows(shape: dict[str, Any], tokens: int, batch: int = 1, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from bottleneck_core.model.attention import reference, sdpa
 
 EVERY_TOGGLE = pytest.mark.parametrize("config", all_toggles(), ids=toggle_id)
 EVERY_MODE = pytest.mark.parametrize("mode", MODES)
-TIEABLE_MODE = pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "gqa"])
+TIEABLE_MODE = pytest.mark.parametrize("mode", [name for name, mode in MODES.items() if not mode.grouped])
 WITH_AND_WITHOUT_NULL = pytest.mark.parametrize("null_attn", [False, True], ids=["plain", "null"])
 EVERY_IMPL = pytest.mark.parametrize("impl", ["fast", "reference"])
 

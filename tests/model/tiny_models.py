@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bottleneck_core.config import ModelConfig
+from bottleneck_core.config import MODES, ModelConfig
 from bottleneck_core.model import GPT, Implementation, build_model
 
-MODES = ("standard", "gqa", "bottleneck", "decoupled")
 SHAPE: dict[str, Any] = {
     "vocab_size": 23,
     "n_layer": 2,
@@ -32,13 +31,13 @@ def tiny(mode: str, **changes: Any) -> ModelConfig:
 
 
 def all_toggles() -> list[ModelConfig]:
-    """Every attention mode under every combination of toggles that it allows: 224 configurations."""
+    """Every registered mode under every combination of toggles that it allows: 224 configurations of the four."""
     configs = []
     switches = itertools.product(MODES, *[(False, True)] * 4, ("swiglu", "gelu"), (16, 10))
     names = ("attn_mode", "rope", "null_attn", "learned_temp", "tie_qk", "mlp", "embed_dim")
     for values in switches:
         changes: dict[str, Any] = dict(zip(names, values, strict=True))
-        if not (changes["attn_mode"] == "gqa" and changes["tie_qk"]):
+        if not (MODES[changes["attn_mode"]].grouped and changes["tie_qk"]):
             configs.append(ModelConfig(**SHAPE | changes))
     return configs
 

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bottleneck_core.config import ModelConfig
+from bottleneck_core.config import MODES, ModelConfig
 from bottleneck_core.model import GPT, Attention, build_model
-
-MODES = ("standard", "gqa", "bottleneck", "decoupled")
 
 
 def small_config(mode: str = "bottleneck", **changes: Any) -> ModelConfig:
@@ -24,7 +22,7 @@ def small_config(mode: str = "bottleneck", **changes: Any) -> ModelConfig:
         "block_size": 24,
         "embed_dim": 32,
         "attn_mode": mode,
-        "kv_head": 2 if mode == "gqa" else None,
+        "kv_head": 2 if MODES[mode].grouped else None,
         "attn_dim": 24,
         "sem_dim": 8,
         "geo_dim": 16,
