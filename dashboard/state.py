@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 import bottleneck_core as bc
+from dashboard.kept import Kept
 from dashboard.run.index import Row, RunIndex, run_index
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ LIVE_SECONDS = 2.0
 # And between two looks at folders where nothing is.
 IDLE_SECONDS = 10.0
 _RUNS_KEPT = 64
+# Of each of them what was drawn last: the charts of a tab in some views.
+_DRAWN_KEPT = 40
 
 
 def run_roots() -> list[Path]:
@@ -66,6 +69,7 @@ class _SharedRun:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.lock = threading.RLock()
+        self.drawn = Kept(_DRAWN_KEPT)
 
 
 @st.cache_resource(max_entries=_RUNS_KEPT, show_spinner=False)
@@ -78,5 +82,11 @@ def reading(path: str) -> Iterator[Run]:
     """The run at `path`, up to date and untouched by other sessions inside the block."""
     shared = _shared_run(path)
     with shared.lock:
-        shared.run.refresh()
+        if shared.run.refresh():
+            shared.drawn.clear()
         yield shared.run
+
+
+def drawn_of(path: str) -> Kept:
+    """What was drawn of the run at `path` as it is now; for use inside of `reading`, which forgets it with changes."""
+    return _shared_run(path).drawn

@@ -7,15 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterable
 from copy import copy, deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from bottleneck_core.store import cold_scan
 from bottleneck_core.store.cold_scan import ColdScan
 from bottleneck_core.store.event_table import EventTable
 from bottleneck_core.store.events import COLD_BYTES, EventTail
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class _FirstReading:
@@ -101,10 +103,26 @@ class EventLog:
         if kind not in self._frames:
             table = self._tables.get(kind)
             if table is None:
-                return pd.DataFrame({"step": np.empty(0, np.int64)})
+                return EventTable(kind).frame()
             self._frames[kind] = table.frame(self._time_s(table.clock))
         # Shares memory until it is written to: pandas then copies what is written.
         return self._frames[kind].copy(deep=False)
+
+    def has(self, kind: str, name: str) -> bool:
+        """Whether the frame of one type has a column."""
+        table = self._tables.get(kind)
+        return table is not None and (name in ("step", "time_s") or table.has(name))
+
+    def steps(self, kind: str) -> np.ndarray:
+        """The frame's column `step`, without making the frame."""
+        return self._tables.get(kind, EventTable(kind)).steps
+
+    def numbers(self, kind: str, name: str) -> np.ndarray:
+        """A column of the frame as float64, NaN for what is no number, without making the frame."""
+        table = self._tables.get(kind, EventTable(kind))
+        if name == "time_s" and table.rows:
+            return table.shown(self._time_s(table.clock))
+        return table.numbers(name)
 
     def last(self, kind: str) -> dict[str, Any]:
         """The last event of a type without missing values, whole numbers as int; empty without any."""

@@ -8,9 +8,10 @@ train events.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 _RENAMED = {"layers": "n_layer", "block": "block_size"}
 _ON_BY_DEFAULT = frozenset({"rope", "learned_temp", "decoupled_gate"})  # only `no_x` can change these
@@ -44,6 +45,11 @@ def normalised_config(args: Mapping[str, Any], *models: Mapping[str, Any]) -> di
     for model in models:
         config |= {_RENAMED.get(name, name): value for name, value in model.items()}
     return config
+
+
+def their_column(name: str) -> str | None:
+    """What the later systems call a column of train events; None where they have no name of their own for it."""
+    return next((theirs for theirs, ours in _TRAIN_COLUMNS.items() if ours == name), None)
 
 
 def with_our_columns(train: pd.DataFrame) -> pd.DataFrame:

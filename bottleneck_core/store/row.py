@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,8 @@ def run_row(run: Run) -> Row:
     `steps` are those asked for, `config` all settings, `curve` the validation losses thinned to what a table cell
     shows. `errors` leaves out what only opening analysis.h5 would show.
     """
-    train, best, config = run.train, run.best_val_loss, run.config
-    tokens, steps = _last(train["tokens"].to_numpy()), config.get("steps")
+    train, best, config = run.curve("train"), run.best_val_loss, run.config
+    tokens, steps = _last(train.values("tokens")), config.get("steps")
     return {
         "id": run.id,
         "path": str(run.path),
@@ -54,15 +55,15 @@ def run_row(run: Run) -> Row:
         "best_val_loss": best,
         "best_val_step": run.best_val_step,
         "best_ppl": math.exp(best) if best is not None and best < 700 else None,
-        "last_loss": _last(train["loss"].to_numpy()),
+        "last_loss": _last(train.values("loss")),
         "tokens": None if tokens is None else int(tokens),
-        "tok_s": _median(train["tok_s"].to_numpy()[-_RECENT:]),
+        "tok_s": _median(train.values("tok_s")[-_RECENT:]),
         "n_params": run.n_params,
         "model": dict(run.model),
         "kv_bytes_128k": run.kv_bytes_128k,
         "created": run.created,
         "config": {name: value for name, value in config.items() if name not in _NOT_SETTINGS},
-        "curve": thinned(run.eval["val_loss"].to_numpy(float)),
+        "curve": thinned(run.curve("eval").values("val_loss")),
         "errors": run.quick_errors,
     }
 
@@ -97,5 +98,5 @@ def _last(values: np.ndarray) -> float | None:
 
 
 def _median(values: np.ndarray) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else None
+    known = values[np.isfinite(values)].tolist()
+    return median(known) if known else None

@@ -10,20 +10,22 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from bottleneck_core.errors import UserError
-from bottleneck_core.store import curves
 from bottleneck_core.store.analysis_access import AnalysisAccess
 from bottleneck_core.store.checks import analysis_checks, quick_checks
+from bottleneck_core.store.curves import COLUMNS, Curve
 from bottleneck_core.store.description import Description
 from bottleneck_core.store.event_log import EventLog
 from bottleneck_core.store.foreign import normalised_config
 from bottleneck_core.store.layout import RunPaths, find_runs, run_status
 from bottleneck_core.store.summary import read_model_config, read_training_args
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Run(AnalysisAccess):
@@ -39,6 +41,7 @@ class Run(AnalysisAccess):
         self._status = ""
         self._description: Description | None = None
         self._config: dict[str, Any] | None = None
+        self._curves: dict[str, Curve] = {}
         self._frames: dict[str, pd.DataFrame] = {}
         self._best: tuple[int | None] | None = None  # of the last question for it
 
@@ -55,7 +58,7 @@ class Run(AnalysisAccess):
             self._description = Description.read(self.paths)
         changed |= self._log.refresh()
         if changed:
-            self._frames, self._config, self._best = {}, None, None
+            self._curves, self._frames, self._config, self._best = {}, {}, None, None
         return self.refresh_analysis() or changed
 
     @property
@@ -73,13 +76,7 @@ class Run(AnalysisAccess):
     def config(self) -> dict[str, Any]:
         """All settings, flat, under our names; those of foreign runs are translated."""
         if self._config is None:
-            about, meta = self._read(), self._event("meta")
-            header = {"size": about.header.get("Size preset"), "exp": about.header.get("Experiment")}
-            self._config = about.config or normalised_config(
-                {**header, **read_training_args(about.summary), **_mapping(meta.get("args"))},
-                _mapping(meta.get("config")),
-                read_model_config(about.summary),
-            )
+            self._config = self._read().config or self._reported_config()
         return self._config
 
     @property
@@ -87,8 +84,9 @@ class Run(AnalysisAccess):
         """The settings that fix the network; a vocabulary that they leave open is the data's."""
         from bottleneck_core.config import ModelConfig
 
+        config = self.config
         names = [*ModelConfig.model_fields, *_mapping(self._event("meta").get("config"))]
-        model = {name: self.config[name] for name in names if name in self.config}
+        model = {name: config[name] for name in names if name in config}
         if model and model.get("vocab_size") is None:
             model["vocab_size"] = self.mem.get("vocab_size")
         return model
@@ -111,22 +109,25 @@ class Run(AnalysisAccess):
     @property
     def train(self) -> pd.DataFrame:
         """One row a logged step: events' columns, `ppl`, `tokens` (seen after it), `time_s` (of training)."""
-        return self._curve("train")
+        return self._frame("train")
 
     @property
     def eval(self) -> pd.DataFrame:
         """One row an evaluation: `train_loss` and `val_loss` in nats, `val_ppl`, `tokens`, `time_s`."""
-        return self._curve("eval")
+        return self._frame("eval")
 
     @property
     def analysis(self) -> pd.DataFrame:
         """One row a probe, means over layers and heads; probes that failed have an `error`."""
-        return self._curve("analysis")
+        return self._frame("analysis")
 
-    @property
-    def tokens(self) -> pd.Series:
-        """Tokens seen, by train row."""
-        return pd.Series(self.train["tokens"])
+    def curve(self, kind: str) -> Curve:
+        """Train, eval or analysis, as the frame of that name: single columns, which cost no frame."""
+        self._read()
+        if kind not in self._curves:
+            train = None if kind == "train" else self.curve("train")
+            self._curves[kind] = Curve(self._log, kind, self.config, train)
+        return self._curves[kind]
 
     @property
     def events(self) -> EventLog:
@@ -159,9 +160,8 @@ class Run(AnalysisAccess):
     @property
     def created(self) -> str | None:
         """When the run was first started, ISO 8601."""
-        meta, header = self._event("meta"), self.description.header
-        times = (self.manifest.get("created"), meta.get("wall_time"), header.get("Created"))
-        return next((time for time in times if isinstance(time, str)), None)
+        times = (self.manifest.get("created"), self._event("meta").get("wall_time"))
+        return next((time for time in times if isinstance(time, str)), self.description.header.get("Created"))
 
     @property
     def best_val_loss(self) -> float | None:
@@ -173,18 +173,18 @@ class Run(AnalysisAccess):
     def least_val_loss(self) -> float | None:
         """Least validation loss among the eval events."""
         row = self._best_row()
-        return None if row is None else float(self.eval["val_loss"].iloc[row])
+        return None if row is None else float(self.curve("eval").values("val_loss")[row])
 
     @property
     def best_val_step(self) -> int | None:
         """The step of the least validation loss among the eval events."""
         row = self._best_row()
-        return None if row is None else int(self.eval["step"].iloc[row])
+        return None if row is None else int(self.curve("eval").steps[row])
 
     @property
     def last_step(self) -> int | None:
         """The highest step of any curve or of the manifest's end; where there is neither, the summary's."""
-        steps = [self.events.last_step(curves.COLUMNS), _mapping(self.manifest.get("ended")).get("step")]
+        steps = [self.events.last_step(COLUMNS), _mapping(self.manifest.get("ended")).get("step")]
         known = [step for step in steps if isinstance(step, int)]
         return max(known) if known else self.description.results.last_step
 
@@ -225,22 +225,28 @@ class Run(AnalysisAccess):
         self._read()
         return self._log.last(kind)
 
-    def _curve(self, kind: str) -> pd.DataFrame:
-        self._read()
+    def _frame(self, kind: str) -> pd.DataFrame:
+        curve = self.curve(kind)
         if kind not in self._frames:
-            events = self._log.frame(kind)
-            self._frames[kind] = (
-                curves.train_curve(events, self.config)
-                if kind == "train"
-                else curves.curve(kind, events, self._curve("train"), self.config)
-            )
+            self._frames[kind] = curve.frame()
         return self._frames[kind].copy(deep=False)  # pandas copies what is written to
+
+    def _reported_config(self) -> dict[str, Any]:
+        """Settings of a run without config.json, as its summary and its first event tell them."""
+        about, meta = self._read(), self._event("meta")
+        header = {"size": about.header.get("Size preset"), "exp": about.header.get("Experiment")}
+        return normalised_config(
+            {**header, **read_training_args(about.summary), **_mapping(meta.get("args"))},
+            _mapping(meta.get("config")),
+            read_model_config(about.summary),
+        )
 
     def _best_row(self) -> int | None:
         self._read()
         if self._best is None:
-            losses = self.eval["val_loss"].to_numpy()
-            self._best = (None if np.isnan(losses).all() else int(np.nanargmin(losses)),)
+            losses = self.curve("eval").values("val_loss")
+            known = np.flatnonzero(~np.isnan(losses))
+            self._best = (int(known[losses[known].argmin()]) if len(known) else None,)
         return self._best[0]
 
 

@@ -6,8 +6,9 @@ spectra, which make up nearly all of a file, are read one probe at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,20 +16,23 @@ import streamlit as st
 from numpy.typing import NDArray
 
 import bottleneck_core as bc
-from bottleneck_core.figures.alarms import RULES
+from bottleneck_core.figures.alarms import RULES, Alarm, alarms_at
 from bottleneck_core.figures.attention import uniform_value
 from bottleneck_core.figures.tokens import token_labels
 from bottleneck_core.store.analysis import AnalysisError
-from dashboard.state import Row, reading
+from dashboard.state import Row, drawn_of, reading
 
 if TYPE_CHECKING:
     from bottleneck_core import Run
+    from bottleneck_core.store.analysis import AnalysisFile
 
 Head = tuple[int, int]  # (layer, head)
 Stamp = tuple[int, ...]
 
 # 24 layers x 16 heads x 5,000 steps are 8 MB a metric.
 _METRICS_KEPT = 16
+# Alarms of a probe, spectra of a head, and maps: up to 4 MB each.
+_ALARMS_KEPT, _HEADS_KEPT, _MAPS_KEPT = 64, 64, 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +72,18 @@ class Probed:
 
 def probed_run(row: Row) -> Probed:
     """What can be looked at. Raises UserError, one sentence, where there is no analysis that can be read."""
-    with reading(row["path"]) as run:
+    path = row["path"]
+    with reading(path) as run:
         if not run.paths.analysis.is_file():
             raise bc.UserError(
                 f"{row['id']} has no attention metrics by layer and head: train with --instrument full to record them"
             )
         try:
-            return _probed(row, run)
+            stamp = _stamp(row, run)
+            probed = drawn_of(path).get(("probed", stamp), lambda: _probed(row, run, stamp))
         except AnalysisError as error:
             raise bc.UserError(str(error)) from None
+        return replace(probed, row=row, live=run.status == "running")
 
 
 def values_of(probed: Probed, metric: str) -> NDArray[np.float32]:
@@ -92,9 +99,14 @@ def value_limits(runs: Sequence[Probed], metric: str) -> tuple[float, float] | N
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None
 
 
-def watched_values(probed: Probed) -> dict[str, NDArray[np.float32]]:
-    """The metrics that alarms look at, as stored: per head or per layer."""
-    return {r.metric: _values(probed.path, r.metric, probed.stamp) for r in RULES if r.metric in probed.metrics}
+def watched(probed: Probed) -> list[str]:
+    """The metrics of the run that alarms look at."""
+    return [rule.metric for rule in RULES if rule.metric in probed.metrics]
+
+
+def alarms_of(probed: Probed, probe: int) -> list[Alarm]:
+    """The alarms of the probe with index `probe`. Raises UserError."""
+    return _alarms(probed.path, tuple(watched(probed)), probe, probed.stamp, probed.steps)
 
 
 def map_of(probed: Probed, head: Head, probe: int, part: str | None = None) -> tuple[NDArray[np.float32], int]:
@@ -102,22 +114,14 @@ def map_of(probed: Probed, head: Head, probe: int, part: str | None = None) -> t
 
     Raises UserError.
     """
-    with reading(probed.path) as run:
-        try:
-            file = run.analysis_file
-            row = min(file.map_rows(*head), key=lambda row: (abs(row - probe), row), default=probe)
-            return (file.map(*head, row) if part is None else file.scores(part, *head, row)), row
-        except AnalysisError as error:
-            raise bc.UserError(str(error)) from None
+    rows = _map_rows(probed.path, head, probed.stamp)
+    row = min(rows, key=lambda row: (abs(row - probe), row), default=probe)
+    return _map(probed.path, head, row, part, probed.stamp), row
 
 
 def spectra_of(probed: Probed, head: Head, probes: Sequence[int]) -> NDArray[np.float32]:
     """Singular values (len(probes), T) of one head. Raises UserError."""
-    with reading(probed.path) as run:
-        try:
-            return run.analysis_file.svd_at(*head, probes)
-        except AnalysisError as error:
-            raise bc.UserError(str(error)) from None
+    return _spectra(probed.path, head, tuple(probes), probed.stamp)
 
 
 def per_layer(metric: str) -> bool:
@@ -133,7 +137,15 @@ def baseline(probed: Probed, metric: str) -> float | None:
     return uniform_value(metric, probed.tokens, null=probed.null, top_k=probed.top_k, window=probed.window)
 
 
-def _probed(row: Row, run: Run) -> Probed:
+def _stamp(row: Row, run: Run) -> Stamp:
+    """Changes with the analysis file."""
+    steps, status = run.analysis_file.steps, run.paths.analysis.stat()
+    if not len(steps):
+        raise bc.UserError(f"{row['id']} has no probe yet: the first one is written with the first evaluation")
+    return len(steps), int(steps[-1]), status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _probed(row: Row, run: Run, stamp: Stamp) -> Probed:
     config = run.config
     with run.analysis_file as file:
         names, mapped, attrs, ids = (
@@ -143,18 +155,15 @@ def _probed(row: Row, run: Run) -> Probed:
             file.probe_tokens,
         )
         spectral, parts, steps = file.heads_with_svd(), file.score_parts, file.steps
-        if not len(steps):
-            raise bc.UserError(f"{row['id']} has no probe yet: the first one is written with the first evaluation")
         metrics = [name for name in names if name in bc.METRICS]
         if not metrics:
             raise bc.UserError(f"{row['id']} has an analysis without attention metrics: --instrument full records them")
         tokens = ids.shape[1] if ids is not None else len(file.map(*mapped[0])) if mapped else None
     tokenizer = config.get("tokenizer")
-    status = run.paths.analysis.stat()
     return Probed(
         row=row,
-        live=run.status == "running",
-        stamp=(len(steps), int(steps[-1]), status.st_ino, status.st_mtime_ns, status.st_size),
+        live=False,
+        stamp=stamp,
         steps=steps,
         metrics=metrics,
         mapped=mapped,
@@ -167,6 +176,16 @@ def _probed(row: Row, run: Run) -> Probed:
         top_k=_whole(attrs.get("topk"), config.get("analysis_topk"), 8),
         window=_whole(attrs.get("local_window"), config.get("analysis_local_window"), 32),
     )
+
+
+@contextmanager
+def _analysis(path: str) -> Iterator[AnalysisFile]:
+    """The analysis of the run at `path`. Raises UserError."""
+    with reading(path) as run:
+        try:
+            yield run.analysis_file
+        except AnalysisError as error:
+            raise bc.UserError(str(error)) from None
 
 
 def _whole(*candidates: Any) -> int:
@@ -186,3 +205,29 @@ def _range(path: str, metric: str, stamp: Stamp) -> tuple[float, float] | None:
     values = _values(path, metric, stamp)
     known = values[np.isfinite(values)]
     return (float(known.min()), float(known.max())) if len(known) else None
+
+
+@st.cache_resource(max_entries=_ALARMS_KEPT, show_spinner=False)
+def _alarms(path: str, metrics: tuple[str, ...], probe: int, stamp: Stamp, _steps: NDArray[np.int64]) -> list[Alarm]:
+    return alarms_at(_steps, {metric: _values(path, metric, stamp) for metric in metrics}, probe)
+
+
+@st.cache_resource(max_entries=_HEADS_KEPT, show_spinner=False)
+def _map_rows(path: str, head: Head, stamp: Stamp) -> list[int]:
+    del stamp  # part of the key alone
+    with _analysis(path) as file:
+        return file.map_rows(*head)
+
+
+@st.cache_resource(max_entries=_MAPS_KEPT, show_spinner=False)
+def _map(path: str, head: Head, row: int, part: str | None, stamp: Stamp) -> NDArray[np.float32]:
+    del stamp  # part of the key alone
+    with _analysis(path) as file:
+        return file.map(*head, row) if part is None else file.scores(part, *head, row)
+
+
+@st.cache_resource(max_entries=_HEADS_KEPT, show_spinner=False)
+def _spectra(path: str, head: Head, probes: tuple[int, ...], stamp: Stamp) -> NDArray[np.float32]:
+    del stamp  # part of the key alone
+    with _analysis(path) as file:
+        return file.svd_at(*head, probes)

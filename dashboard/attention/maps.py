@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 import bottleneck_core as bc
 from bottleneck_core.figures import numbers
@@ -15,8 +17,8 @@ from bottleneck_core.figures.spectra import Spectrum, spectra_figure
 from bottleneck_core.store.analysis_foreign import effective_rank
 from dashboard.attention import playback as attention_playback
 from dashboard.attention.data import Head, Probed, map_of, spectra_of, values_of
-from dashboard.attention.view import Side, choose_head, plain, titled
-from dashboard.live_chart import live_chart
+from dashboard.attention.view import DRAWN, Side, choose_head, plain, titled
+from dashboard.live_chart import Drawn, live_chart
 from dashboard.markdown import escaped
 from dashboard.theme import theme
 
@@ -34,7 +36,7 @@ def maps(sides: Sequence[Side], head: Head) -> None:
         _offer(sides[0].run, head)
         return
     part, log, window = _switches(having)
-    shown: list[tuple[Side, Any, int]] = []
+    shown: list[tuple[Side, NDArray[np.float32], int]] = []
     for side in having:
         try:
             values, probe = map_of(side.run, head, side.probe, part if part in side.run.parts else None)
@@ -48,19 +50,17 @@ def maps(sides: Sequence[Side], head: Head) -> None:
         start, stop = (0, size) if window is None or window[0] >= size else (window[0], min(window[1], size))
         labels = side.run.labels if side.run.labels and len(side.run.labels) >= size else [""] * size
         what = "logits" if signed else "weights"
-        figure = attention_map_figure(
-            values,
-            Tokens(texts=labels, start=start, stop=stop),
-            title=titled(side, sides, f"attention {what} of layer {head[0]} head {head[1]}, step {step:,}"),
-            nulls=None if signed else null_shares(values),
-            signed=signed,
-            log=log,
-            limit=limit,
-            cells=_PLAYED_CELLS if attention_playback.playing() else MOST_CELLS,
-            labels=MOST_LABELS // len(shown),
-            theme=theme(),
-            height=640,
-        )
+        options: dict[str, Any] = {
+            "title": titled(side, sides, f"attention {what} of layer {head[0]} head {head[1]}, step {step:,}"),
+            "signed": signed,
+            "log": log,
+            "limit": limit,
+            "cells": _PLAYED_CELLS if attention_playback.playing() else MOST_CELLS,
+            "labels": MOST_LABELS // len(shown),
+            "theme": theme(),
+        }
+        key = ("map", side.mark, head, part, start, stop, *options.values())
+        figure = DRAWN.get(key, partial(_drawn, values, Tokens(texts=labels, start=start, stop=stop), options))
         with column:
             name = f"map-{sides.index(side)}"
             # Zoom is in positions of this window.
@@ -75,6 +75,11 @@ def maps(sides: Sequence[Side], head: Head) -> None:
                 f"{escaped(side.run.id)} stored no map at step {side.step:,}: this is the nearest, step {step:,}."
             )
     _explain(having, nulls=not signed and any(null_shares(values) is not None for _, values, _ in shown))
+
+
+def _drawn(values: NDArray[np.float32], tokens: Tokens, options: dict[str, Any]) -> Drawn:
+    nulls = None if options["signed"] else null_shares(values)
+    return Drawn.of(attention_map_figure(values, tokens, nulls=nulls, height=640, **options))
 
 
 def spectra(sides: Sequence[Side], head: Head) -> None:
@@ -97,7 +102,8 @@ def spectra(sides: Sequence[Side], head: Head) -> None:
     if not found:
         st.caption(f"No singular values are stored for layer {head[0]} head {head[1]}.")
         return
-    figure = spectra_figure(found, title="Singular values of the map", theme=theme())
+    key = ("spectra", tuple(side.mark for side in sides), head, len(found), theme())
+    figure = DRAWN.get(key, lambda: Drawn.of(spectra_figure(found, title="Singular values of the map", theme=theme())))
     live_chart(figure, name="spectra", group=f"{sides[0].run.path}/spectra")
     st.markdown("  \n".join(sentences), help=bc.METRICS["erank"].definition)
 

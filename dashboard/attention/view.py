@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
@@ -19,11 +19,17 @@ from bottleneck_core.figures.palette import ink, run_color
 from bottleneck_core.figures.view import View
 from dashboard.attention import playback as attention_playback
 from dashboard.attention.data import Head, Probed, baseline, per_layer, value_limits, values_of
-from dashboard.live_chart import live_chart, zoomed_range
+from dashboard.kept import Kept
+from dashboard.live_chart import Drawn, live_chart, zoomed_range
 from dashboard.markdown import escaped
 from dashboard.theme import theme
 
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
 LAYER, HEAD = "layer", "head"
+# What the page drew last, of all runs and for all readers; keys hold the stamps of what is drawn.
+DRAWN = Kept(64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,11 @@ class Side:
     @property
     def step(self) -> int:
         return int(self.run.steps[self.probe])
+
+    @property
+    def mark(self) -> tuple[Hashable, ...]:
+        """Changes with what there is to draw of it."""
+        return (self.run.path, self.run.id, self.run.stamp, self.probe, self.color)
 
 
 def sides_of(runs: Sequence[Probed], probe: int) -> list[Side]:
@@ -84,20 +95,9 @@ def heat_maps(sides: Sequence[Side], metric: str, chosen: Head) -> None:
             if metric not in side.run.metrics:
                 st.info(f"{escaped(side.run.id)} did not record {known.label[0].lower() + known.label[1:]}.")
                 continue
-            values = values_of(side.run, metric)[side.probe]
             layers = per_layer(metric)
-            cell = (chosen[0], 0) if layers else chosen
-            figure = head_map(
-                values,
-                title=titled(side, sides, f"step {side.step:,}"),
-                unit=known.unit,
-                limits=limits,
-                chosen=cell if cell[0] < values.shape[0] and cell[1] < values.shape[1] else None,
-                theme=theme(),
-                height=340,
-            )
-            if layers:
-                figure.update_xaxes(showticklabels=False, title_text="one value a layer")
+            key = ("heads", side.mark, len(sides), metric, chosen, limits, theme())
+            figure = DRAWN.get(key, lambda side=side: Drawn.of(_heat_map(side, sides, metric, chosen, limits)))
 
             def clicked(point: dict[str, Any], layers: bool = layers) -> None:
                 choose_head(int(point["y"]), None if layers else int(point["x"]))
@@ -108,14 +108,46 @@ def heat_maps(sides: Sequence[Side], metric: str, chosen: Head) -> None:
 
 def lines(sides: Sequence[Side], metric: str, chosen: Head) -> None:
     """The chosen head over steps, its layer's others faint; a click on a line chooses its step."""
+    group = f"{sides[0].run.path}/attention"
+    view = View(x_range=zoomed_range(group), theme=theme(), columns=200)
+    uniform = baseline(sides[0].run, metric)
+    key = ("lines", tuple(side.mark for side in sides), metric, chosen, uniform, view)
+    figure = DRAWN.get(key, lambda: Drawn.of(_lines(sides, metric, chosen, uniform, view)))
+
+    def clicked(point: dict[str, Any]) -> None:
+        attention_playback.go_to(int(point["x"]))
+
+    live_chart(figure, name=f"lines-{metric}", group=group, on_click=clicked)
+
+
+def _heat_map(
+    side: Side, sides: Sequence[Side], metric: str, chosen: Head, limits: tuple[float, float] | None
+) -> go.Figure:
+    values, layers = values_of(side.run, metric)[side.probe], per_layer(metric)
+    cell = (chosen[0], 0) if layers else chosen
+    figure = head_map(
+        values,
+        title=titled(side, sides, f"step {side.step:,}"),
+        unit=bc.METRICS[metric].unit,
+        limits=limits,
+        chosen=cell if cell[0] < values.shape[0] and cell[1] < values.shape[1] else None,
+        theme=theme(),
+        height=340,
+    )
+    if layers:
+        figure.update_xaxes(showticklabels=False, title_text="one value a layer")
+    return figure
+
+
+def _lines(sides: Sequence[Side], metric: str, chosen: Head, uniform: float | None, view: View) -> go.Figure:
     known, layers = bc.METRICS[metric], per_layer(metric)
-    focused, path = [], sides[0].run.path
+    what = "layer" if layers else "head"
+    focused = []
     for side in sides:
         values = values_of(side.run, metric) if metric in side.run.metrics else np.empty((0, 0, 0))
         if chosen[0] >= values.shape[1] or (not layers and chosen[1] >= values.shape[2]):
             continue
         line = values[:, :, 0] if layers else values[:, chosen[0], :]
-        what = "layer" if layers else "head"
         focused.append(
             Focus(
                 name=plain(side.run.id),
@@ -127,17 +159,9 @@ def lines(sides: Sequence[Side], metric: str, chosen: Head) -> None:
                 at=side.step,
             )
         )
-    group = f"{path}/attention"
-    view = View(x_range=zoomed_range(group), theme=theme(), columns=200)
     place = f"layer {chosen[0]}" if layers else f"layer {chosen[0]} head {chosen[1]}"
-    figure = focus_figure(
-        focused, view, title=f"{known.label} of {place} ({known.unit})", baseline=baseline(sides[0].run, metric)
-    )
-
-    def clicked(point: dict[str, Any]) -> None:
-        attention_playback.go_to(int(point["x"]))
-
-    live_chart(figure, name=f"lines-{metric}", group=group, on_click=clicked)
+    title = f"{known.label} of {place} ({known.unit})"
+    return focus_figure(focused, view, title=title, baseline=uniform)
 
 
 def difference(first: Side, second: Side, metric: str, chosen: Head) -> str:

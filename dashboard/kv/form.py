@@ -54,16 +54,7 @@ def source_form(letter: str, seed: Source) -> Source:
     if kind == "run":
         return _run_form(letter, before)
     names = public_names()
-    index = _place(names, before.name)
-    name = st.selectbox(
-        "Public model",
-        names,
-        index,
-        key=key(letter, "model"),
-        on_change=edited,
-        label_visibility="collapsed",
-        help="Type to search.",
-    )
+    name = _choice("Public model", names, _place(names, before.name), key(letter, "model"), help="Type to search.")
     return Source(kind="model", name=name or before.name)
 
 
@@ -72,17 +63,9 @@ def storage_form(letter: str, model: Model, source: Source, before: CachePolicy)
     # Runs have ways of their own, and public models no residual window: each kind of source keeps its own fields.
     group = f"run {source.name}" if source.kind == "run" else "public" if model.public else "own"
     kinds: dict[str, str] = {}
-    formats = list(FORMATS)
     for column, name in zip(st.columns(max(1, len(model.tensors))), model.tensors, strict=False):
         with column:
-            kinds[name] = st.selectbox(
-                name,
-                formats,
-                formats.index(before.kind_of(name)),
-                format_func=lambda kind: kind if model.public or kind in PACKABLE else f"{kind} (counted only)",
-                key=key(letter, group, name),
-                on_change=edited,
-            )
+            kinds[name] = _format(name, before.kind_of(name), model, key(letter, group, name))
     if not model.tensors:
         st.caption("Nothing grows with the context: no formats to choose.")
     with st.popover("Blocks, residual, layers", icon=":material/tune:", width="stretch"):
@@ -114,23 +97,9 @@ def _preset_form(letter: str, before: Source) -> Source:
     first, _, then = (before.name or FIRST.scenarios[0].source.name).partition(".")
     left, right = st.columns([1, 2])
     with left:
-        size = st.selectbox(
-            "Size",
-            SIZES,
-            _place(SIZES, first),
-            key=key(letter, "size"),
-            on_change=edited,
-            label_visibility="collapsed",
-        )
+        size = _choice("Size", SIZES, _place(SIZES, first), key(letter, "size"))
     with right:
-        experiment = st.selectbox(
-            "Experiment",
-            EXPERIMENTS,
-            _place(EXPERIMENTS, then),
-            key=key(letter, "experiment"),
-            on_change=edited,
-            label_visibility="collapsed",
-        )
+        experiment = _choice("Experiment", EXPERIMENTS, _place(EXPERIMENTS, then), key(letter, "experiment"))
     return Source(kind="preset", name=f"{size or first}.{experiment or then}")
 
 
@@ -144,16 +113,8 @@ def _run_form(letter: str, before: Source) -> Source:
         labels = {before.name: before} | labels
     names = list(labels)
     start = next((i for i, name in enumerate(names) if labels[name] in (same or [before])), 0)
-    name = st.selectbox(
-        "Run",
-        names,
-        start,
-        key=key(letter, "run"),
-        on_change=edited,
-        label_visibility="collapsed",
-        help="Type to search.",
-    )
-    return labels.get(name, before)
+    name = _choice("Run", names, start, key(letter, "run"), help="Type to search.")
+    return labels.get(name or "", before)
 
 
 def _config_form(letter: str, before: Source) -> Source:
@@ -202,14 +163,7 @@ def _details(letter: str, group: str, model: Model, before: CachePolicy, kinds: 
     with middle:
         last = number("Last layers", "last", 0, MOST_LAYERS, before.last_layers)
     with right:
-        formats = list(FORMATS)
-        edge = st.selectbox(
-            "kept in",
-            formats,
-            formats.index(before.edge_kind),
-            key=key(letter, group, "edge"),
-            on_change=edited,
-        )
+        edge = _format("kept in", before.edge_kind, model, key(letter, group, "edge"))
     text = st.text_input(
         "Single layers",
         spelled_layers(before.layer_kinds),
@@ -226,6 +180,24 @@ def _details(letter: str, group: str, model: Model, before: CachePolicy, kinds: 
         last_layers=last,
         edge_kind=edge,
         layer_kinds=read_layers(text),
+    )
+
+
+def _choice(label: str, options: Sequence[str], start: int | None, name: str, help: str | None = None) -> str | None:
+    """A part of the source, one of `options`; what is above it says what it is."""
+    return st.selectbox(label, options, start, key=name, on_change=edited, label_visibility="collapsed", help=help)
+
+
+def _format(label: str, start: str, model: Model, name: str) -> str:
+    """A storage format; those that our own models can be sized in but not stored say so."""
+    formats = list(FORMATS)
+    return st.selectbox(
+        label,
+        formats,
+        formats.index(start),
+        format_func=lambda kind: kind if model.public or kind in PACKABLE else f"{kind} (counted only)",
+        key=name,
+        on_change=edited,
     )
 
 

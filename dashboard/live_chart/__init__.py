@@ -9,6 +9,7 @@ Python, which answers with finer points.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -33,13 +34,28 @@ export default function () {}
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A figure as the browser gets it, made once for many reruns: `text` is its JSON, `height` in pixels."""
+
+    text: str
+    height: int
+
+    @classmethod
+    def of(cls, figure: go.Figure) -> Drawn:
+        return cls(text=str(figure.to_json()), height=int(layout_of(figure).height or 240))
+
+
 def load_plotly() -> None:
-    """Gives the browser plotly.js. Once a page, outside of fragments, before or after the charts."""
+    """Gives the browser plotly.js. Once a page, outside of fragments, before or after the charts.
+
+    To be called after what may rerun the page at once: each of the two runs would send it.
+    """
     _loader()(key="plotly_js", height="content")
 
 
 def live_chart(
-    figure: go.Figure, *, name: str, group: str, on_click: Callable[[dict[str, Any]], None] | None = None
+    figure: go.Figure | Drawn, *, name: str, group: str, on_click: Callable[[dict[str, Any]], None] | None = None
 ) -> None:
     """Shows `figure` as the chart `name`, stable over reruns with other data.
 
@@ -58,11 +74,12 @@ def live_chart(
         if point and on_click:
             on_click(point)
 
-    frame = {"name": name, "group": group, "theme": theme(), "figure": orjson.Fragment(str(figure.to_json()))}
+    drawn = figure if isinstance(figure, Drawn) else Drawn.of(figure)
+    frame = {"name": name, "group": group, "theme": theme(), "figure": orjson.Fragment(drawn.text)}
     _chart()(
         key=key,
         data=orjson.dumps(frame),
-        height=int(layout_of(figure).height or 240),
+        height=drawn.height,
         on_zoom_change=zoomed,
         on_click_change=clicked,
         on_theme_change=_rerun,

@@ -142,6 +142,7 @@ def page(rows: list[Row]) -> None:
     named = labelled(rows)
     names = list(named)
     chosen = resolve(named)
+    load_plotly()
     bar = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     with bar:
         name = run_box("Run", RUN, names) or chosen
@@ -163,7 +164,6 @@ def page(rows: list[Row]) -> None:
     st.fragment(stage, run_every=pace)(first, second, metric, playing)
 
 
-load_plotly()
 rows = run_rows(*ids_in(st.query_params.get(RUN), st.query_params.get(WITH)))
 if rows:
     page(rows)

@@ -78,7 +78,8 @@ def asked(rows: list[Row], usable: list[Row]) -> tuple[Row | None, Request | Non
 
 def work(request: Request | None) -> None:
     """Generate, Stop, Keep, and below what was drawn. `request` is read before: what was typed last counts."""
-    allowed, why = may_change(), None if may_change() else why_not()
+    allowed = may_change()
+    why = None if allowed else why_not()
     with st.container(horizontal=True, gap="small", vertical_alignment="center"):
         pressed = st.button(
             "Generate",
@@ -88,7 +89,7 @@ def work(request: Request | None) -> None:
             disabled=not allowed or request is None,
             help=why,
         )
-        if pressed and request and may_change():
+        if pressed and allowed and request:
             begin(request)
         generation = desk().generation
         running = generation is not None and generation.running

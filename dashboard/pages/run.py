@@ -17,7 +17,7 @@ from dashboard.run import kv as run_kv
 from dashboard.run import record as run_record
 from dashboard.run import samples as run_samples
 from dashboard.runs.actions import problems
-from dashboard.state import LIVE_SECONDS, Row, find_row, reading, root_of, run_rows
+from dashboard.state import LIVE_SECONDS, Row, drawn_of, find_row, reading, root_of, run_rows
 
 RUNS_PAGE = "dashboard/pages/runs.py"
 ATTENTION_PAGE = "dashboard/pages/attention.py"
@@ -43,7 +43,8 @@ def page(row: Row) -> None:
     @st.fragment(run_every=live)
     def curves() -> None:
         with reading(path) as run:
-            run_curves.curves(run, run_curves.curve_controls(run))
+            drawn = drawn_of(path)
+            run_curves.curves(run, run_curves.curve_controls(run, drawn), drawn)
 
     @st.fragment(run_every=live)
     def attention() -> None:
@@ -56,7 +57,7 @@ def page(row: Row) -> None:
                 query_params={"run": f"{row['id']} @ {root_of(row)}" if several else row["id"]},
             )
         with reading(path) as run:
-            run_attention.attention(run)
+            run_attention.attention(run, drawn_of(path))
 
     @st.fragment(run_every=live)
     def log() -> None:

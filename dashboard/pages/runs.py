@@ -11,36 +11,46 @@ import streamlit as st
 from bottleneck_core.figures.frontier import comparable, quality_figure
 from dashboard.compare.runs import RUNS, runs_text
 from dashboard.filters import remember_filters, remembered_filters
-from dashboard.live_chart import live_chart, load_plotly
+from dashboard.kept import Same
+from dashboard.live_chart import Drawn, live_chart, load_plotly
 from dashboard.markdown import escaped
+from dashboard.run.index import RunIndex
 from dashboard.runs import actions as runs_actions
 from dashboard.runs import kv as runs_kv
 from dashboard.runs import query as runs_query
 from dashboard.runs import selection as runs_selection
 from dashboard.runs import table as runs_table
 from dashboard.runs.controls import AT, Choice, controls, sort_controls
+from dashboard.runs.query import MADE
 from dashboard.state import IDLE_SECONDS, LIVE_SECONDS, Row, address_of, all_runs, run_roots
 from dashboard.theme import theme
 
 TRAIN_PAGE = "dashboard/pages/train.py"
 LIVELY = "runs_lively"
-# Rows at a time: a table of more is sorted here and turned page by page, or each update would be megabytes.
+# A table of more rows is sorted here and turned page by page, or each update would be megabytes.
 MOST_ROWS = 250
+PAGE_ROWS = 100
 LINE_HEIGHT = 42
 
 
 def quality(shown: list[Row], rows: list[Row], choice: Choice) -> None:
     """The picture that matters, of the runs shown; once there are two runs to compare."""
-    if len(comparable(rows)) < 2 or not comparable(shown):
+    figure = MADE.get(("quality", Same(shown), Same(rows), choice.at, theme()), lambda: picture(shown, rows, choice))
+    if figure is None:
         return
 
     def clicked(point: dict) -> None:
         if point["customdata"]:
             st.session_state["open_run"] = shown[point["customdata"][0]]
 
-    sizes = None if choice.at == AT else runs_kv.sizes(shown, choice.context)
-    figure = quality_figure(shown, at=choice.at, sizes=sizes, theme=theme())
     live_chart(figure, name="quality", group=f"runs/{choice.at}", on_click=clicked)
+
+
+def picture(shown: list[Row], rows: list[Row], choice: Choice) -> Drawn | None:
+    if len(comparable(rows)) < 2 or not comparable(shown):
+        return None
+    sizes = None if choice.at == AT else runs_kv.sizes(shown, choice.context)
+    return Drawn.of(quality_figure(shown, at=choice.at, sizes=sizes, theme=theme()))
 
 
 def selection_bar(ticked: list[Row], shown: list[Row], rows: list[Row]) -> None:
@@ -109,9 +119,11 @@ def run_table(shown: list[Row], rows: list[Row], choice: Choice) -> None:
     if len(shown) > MOST_ROWS:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             name, descending = sort_controls()
-            page = st.pagination(math.ceil(len(shown) / MOST_ROWS), key="page", bind="query-params", width="stretch")
+            page = st.pagination(math.ceil(len(shown) / PAGE_ROWS), key="page", bind="query-params", width="stretch")
             st.caption(f"{len(shown):,} runs", width="content")
-        listed = in_order(shown, name, descending, choice)[(page - 1) * MOST_ROWS : page * MOST_ROWS]
+        key = ("order", Same(shown), name, descending, choice.at)
+        in_turn = MADE.get(key, lambda: in_order(shown, name, descending, choice))
+        listed = in_turn[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
 
     def opened() -> None:
         st.session_state["open_run"] = listed[st.session_state["opened_row"]["row"]]
@@ -138,6 +150,11 @@ def in_order(rows: list[Row], name: str, descending: bool, choice: Choice) -> li
         sized = [{"row": row, "kv": runs_kv.cache_bytes(row, choice.context), "config": {}} for row in rows]
         return [found["row"] for found in runs_query.by_value(sized, "kv", descending=descending)]
     return runs_query.by_value(rows, runs_table.VALUES.get(name, name), descending=descending)
+
+
+def grouped(shown: list[Row], rows: list[Row], version: int, by: str) -> list[runs_query.RunGroup]:
+    seeds = runs_query.repetitions(version, rows) if by == runs_query.SEEDS else {}
+    return MADE.get(("groups", Same(shown), by), lambda: runs_query.grouped(shown, by, seeds))
 
 
 def group_table(groups: Sequence[runs_query.RunGroup], by: str, choice: Choice) -> None:
@@ -189,7 +206,8 @@ def page() -> None:
     if runs_actions.question_waits():
         st.rerun(scope="app")
     index = all_runs()
-    rows = runs_query.ordered(index.rows())
+    found = index.rows()
+    rows = MADE.get(("ordered", Same(found)), lambda: runs_query.ordered(found))
     runs_actions.problems()
     if index.unread:
         done = len(rows) / (len(rows) + index.unread)
@@ -197,10 +215,9 @@ def page() -> None:
     if not rows:
         empty()
     else:
-        choice = controls(rows, index.version)
-        shown = runs_query.matching(rows, choice.wanted)
-        seeds = runs_query.repetitions(index.version, rows) if choice.by == runs_query.SEEDS else {}
-        groups = runs_query.grouped(shown, choice.by, seeds) if choice.by else []
+        choice = controls(rows, index.version, MADE.get(("facts", Same(rows)), lambda: runs_query.facts(rows)))
+        shown = MADE.get(("matching", Same(rows), choice.wanted.key), lambda: runs_query.matching(rows, choice.wanted))
+        groups = grouped(shown, rows, index.version, choice.by) if choice.by else []
         chosen = None
         quality(shown, rows, choice)
         if not shown:
@@ -219,11 +236,14 @@ def page() -> None:
     if runs := st.session_state.get("open_comparison"):
         remember_filters()
         st.switch_page("dashboard/pages/compare.py", query_params={RUNS: runs})
-    # Runs that others start appear by themselves, only more slowly.
-    lively = bool(index.unread) or any(row["status"] == "running" for row in rows)
-    if st.session_state.get(LIVELY, False) != lively:
-        st.session_state[LIVELY] = lively
+    if st.session_state[LIVELY] != lively(index, rows):
+        st.session_state[LIVELY] = not st.session_state[LIVELY]
         st.rerun(scope="app")
+
+
+def lively(index: RunIndex, rows: list[Row]) -> bool:
+    """Whether to look often; runs that others start appear by themselves, only more slowly."""
+    return bool(index.unread) or any(row["status"] == "running" for row in rows)
 
 
 for missing in (root for root in run_roots() if not root.is_dir() and "BOTTLENECK_RUNS" in os.environ):
@@ -234,6 +254,8 @@ if "id" in st.query_params or RUNS in st.query_params:
     st.session_state.pop("open_comparison", None)
     st.query_params.from_dict(remembered_filters())
     st.rerun()  # widgets take their values from the address at the start of a rerun
+if LIVELY not in st.session_state:  # asked before anything is drawn: to find out later would draw all of it twice
+    st.session_state[LIVELY] = lively(all_runs(), all_runs().rows())
 load_plotly()
 runs_actions.dialog()
-st.fragment(page, run_every=LIVE_SECONDS if st.session_state.get(LIVELY) else IDLE_SECONDS)()
+st.fragment(page, run_every=LIVE_SECONDS if st.session_state[LIVELY] else IDLE_SECONDS)()

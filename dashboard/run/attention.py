@@ -12,10 +12,13 @@ from bottleneck_core.figures.attention import head_lines, head_map, layer_lines,
 from bottleneck_core.figures.palette import run_color
 from bottleneck_core.figures.training import scalar_figure
 from bottleneck_core.figures.view import View
-from dashboard.live_chart import live_chart, zoomed_range
+from dashboard.kept import Kept
+from dashboard.live_chart import Drawn, live_chart, zoomed_range
 from dashboard.theme import theme
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from bottleneck_core import Run
 
 # What is shown unless asked otherwise.
@@ -23,11 +26,16 @@ _HEADLINE = ("entropy", "local_mass", "topk_mass", "null_mass")
 _ALL_LAYERS = "all layers"
 
 
-def attention(run: Run) -> None:
-    """Draws the tab: from analysis.h5, else from the means in the analysis events, else says so."""
-    measured = attention_metrics(run)
+def attention(run: Run, drawn: Kept) -> None:
+    """Draws the tab: from analysis.h5, else from the means in the analysis events, else says so.
+
+    `drawn` keeps what was drawn of the run as it is now.
+    """
+    # A file that is not there yet is no change of the run when it comes.
+    probed = len(run.attention_steps) > 0
+    measured = drawn.get("attention metrics", lambda: attention_metrics(run)) if probed else []
     if measured:
-        _by_layer_and_head(run, measured)
+        _by_layer_and_head(run, measured, drawn)
     elif means := mean_metrics(run):
         st.caption("This run stored means over layers and heads only (it has no readable analysis.h5).")
         _means(run, means)
@@ -55,8 +63,8 @@ def mean_metrics(run: Run) -> list[str]:
     return sorted(known, key=lambda c: order.index(c) if c in order else len(order))
 
 
-def _by_layer_and_head(run: Run, measured: list[str]) -> None:
-    layers = run.attention(measured[0]).shape[1]
+def _by_layer_and_head(run: Run, measured: list[str], drawn: Kept) -> None:
+    layers = drawn.get("layers", lambda: run.attention(measured[0]).shape[1])
     if "clicked_layer" in st.session_state:  # a widget's value can be set before it is drawn only
         st.session_state["layer"] = f"layer {st.session_state.pop('clicked_layer')}"
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -77,28 +85,35 @@ def _by_layer_and_head(run: Run, measured: list[str]) -> None:
             help="All layers: the mean over each layer's heads. One layer: its heads. Or click on a map.",
         )
     layer = None if lines == _ALL_LAYERS else int(lines.removeprefix("layer "))
-    steps = run.attention_steps
     group = f"{run.path}/attention"
     view = View(x_range=zoomed_range(group), theme=theme())
     for name in shown:
-        values = run.attention(name)
         metric = bc.METRICS.get(name)
         st.markdown(f"**{_label(name)}** &nbsp; :gray[{metric.definition if metric else ''}]")
         left, right = st.columns([3, 2], gap="medium")
         unit = metric.unit if metric else ""
         with left:
-            title = f"{unit}, mean over heads" if layer is None else f"{unit}, heads of layer {layer}"
-            options: Any = {"title": title, "baseline": _uniform(run, name), "height": 300}
-            figure = (
-                layer_lines(steps, values, view, **options)
-                if layer is None
-                else head_lines(steps, values, layer, view, **options)
-            )
+            key = (name, "lines", layer, view)
+            figure = drawn.get(key, lambda name=name, unit=unit: Drawn.of(_lines(run, name, unit, layer, view)))
             live_chart(figure, name=f"{name}-lines", group=group)
         with right:
-            title = f"step {int(steps[-1]):,}"
-            figure = head_map(values[-1], title=title, unit=unit, theme=view.theme, height=300)
+            key = (name, "map", view.theme)
+            figure = drawn.get(key, lambda name=name, unit=unit: Drawn.of(_map(run, name, unit)))
             live_chart(figure, name=f"{name}-map", group=f"{group}/{name}-map", on_click=_choose_layer)
+
+
+def _lines(run: Run, name: str, unit: str, layer: int | None, view: View) -> go.Figure:
+    steps, values = run.attention_steps, run.attention(name)
+    title = f"{unit}, mean over heads" if layer is None else f"{unit}, heads of layer {layer}"
+    options: Any = {"title": title, "baseline": _uniform(run, name), "height": 300}
+    if layer is None:
+        return layer_lines(steps, values, view, **options)
+    return head_lines(steps, values, layer, view, **options)
+
+
+def _map(run: Run, name: str, unit: str) -> go.Figure:
+    title = f"step {int(run.attention_steps[-1]):,}"
+    return head_map(run.attention(name)[-1], title=title, unit=unit, theme=theme(), height=300)
 
 
 def _choose_layer(point: dict[str, Any]) -> None:

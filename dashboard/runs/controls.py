@@ -13,7 +13,7 @@ import streamlit as st
 from bottleneck_core.figures import numbers
 from dashboard.markdown import escaped
 from dashboard.runs.kv import CONTEXTS
-from dashboard.runs.query import SEEDS, Filter, all_tags, setting_names
+from dashboard.runs.query import SEEDS, Facts, Filter, setting_names
 from dashboard.runs.table import ATTENTION_MODES, STATUSES, USUAL, VALUES
 from dashboard.state import Row
 
@@ -35,22 +35,19 @@ class Choice:
         return CONTEXTS[self.at]
 
 
-def heading(rows: Sequence[Row]) -> None:
+def heading(count: int, known: Facts) -> None:
     """`12 runs · 2 running · best 4.3349 tiny_bottleneck`"""
-    running = sum(row["status"] == "running" for row in rows)
-    parts = [f"**{len(rows):,}** {'run' if len(rows) == 1 else 'runs'}", f"**{running}** running"]
-    known = [row for row in rows if row.get("best_val_loss")]
-    if known:
-        best = min(known, key=lambda row: row["best_val_loss"])
-        parts.append(f"best **{numbers.loss(best['best_val_loss'])}** {escaped(best['id'])}")
+    parts = [f"**{count:,}** {'run' if count == 1 else 'runs'}", f"**{known.running}** running"]
+    if known.best:
+        parts.append(f"best **{numbers.loss(known.best['best_val_loss'])}** {escaped(known.best['id'])}")
     st.markdown(" &nbsp;·&nbsp; ".join(parts), width="stretch")
 
 
-def controls(rows: Sequence[Row], version: int) -> Choice:
-    """Draws the line. `version` is that of the rows: what follows from all of them is computed once."""
+def controls(rows: Sequence[Row], version: int, known: Facts) -> Choice:
+    """Draws the line. `version` is that of the rows: what follows from their settings is computed once."""
     settings, differing = setting_names(version, rows)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        heading(rows)
+        heading(len(rows), known)
         text = st.text_input(
             "Search",
             key="q",
@@ -63,7 +60,7 @@ def controls(rows: Sequence[Row], version: int) -> Choice:
             width=230,
         )
         with st.popover("Filter", icon=":material/filter_list:"):
-            wanted = Filter(text=text or "", **_filters(rows))
+            wanted = Filter(text=text or "", **_filters(known.tags))
         by = st.selectbox(
             "Group by",
             [SEEDS, *differing],
@@ -114,11 +111,11 @@ def sort_controls() -> tuple[str, bool]:
     return name, descending
 
 
-def _filters(rows: Sequence[Row]) -> dict[str, list[str]]:
+def _filters(tags: list[str]) -> dict[str, list[str]]:
     labels = {
         "statuses": ("Status", STATUSES, "status"),
         "modes": ("Attention", ATTENTION_MODES, "attention"),
-        "tags": ("Tags", all_tags(rows), "tag"),
+        "tags": ("Tags", tags, "tag"),
     }
     return {
         field: st.multiselect(

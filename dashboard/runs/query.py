@@ -10,7 +10,11 @@ from typing import Any
 import streamlit as st
 
 from bottleneck_core.figures.differences import ABSENT, common_name, seed_groups, written
+from dashboard.kept import Kept
 from dashboard.state import Row
+
+# What was made of the rows last, for all readers: their order, those that match, their picture.
+MADE = Kept(32)
 
 SEEDS = "same but seed"
 # Searched besides id, tags and note.
@@ -32,6 +36,11 @@ class Filter:
     def narrows(self) -> bool:
         return bool(self.text.strip() or self.statuses or self.modes or self.tags)
 
+    @property
+    def key(self) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """The same for filters that ask for the same."""
+        return self.text, tuple(self.statuses), tuple(self.modes), tuple(self.tags)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunGroup:
@@ -43,6 +52,24 @@ class RunGroup:
     @property
     def losses(self) -> list[float]:
         return [row["best_val_loss"] for row in self.rows if row.get("best_val_loss") is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is said of all rows: how many are running, which has the least loss, and the tags that any has."""
+
+    running: int
+    best: Row | None
+    tags: list[str]
+
+
+def facts(rows: Sequence[Row]) -> Facts:
+    known = [row for row in rows if row.get("best_val_loss")]
+    return Facts(
+        running=sum(row["status"] == "running" for row in rows),
+        best=min(known, key=lambda row: row["best_val_loss"]) if known else None,
+        tags=all_tags(rows),
+    )
 
 
 def ordered(rows: Sequence[Row]) -> list[Row]:

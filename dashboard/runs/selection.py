@@ -69,8 +69,9 @@ def untick_all() -> None:
 
 def ticked_rows(rows: Sequence[Row]) -> list[Row]:
     """The ticked ones of `rows`, in the order of their ticks."""
-    by_path = {row["path"]: row for row in rows}
-    return [by_path[path] for path in st.session_state.get(_TICKED, []) if path in by_path]
+    ticked = st.session_state.get(_TICKED, [])
+    by_path = {row["path"]: row for row in rows if row["path"] in ticked} if ticked else {}
+    return [by_path[path] for path in ticked if path in by_path]
 
 
 def rows_csv(rows: Sequence[Row]) -> str:

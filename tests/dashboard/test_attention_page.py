@@ -216,6 +216,29 @@ def test_alarms_lead_to_their_head_and_metric(look, make_run):
     assert "nothing alarms at step 100 (watched: entropy, sink mass, null mass, redundancy)" in texts(test)
 
 
+def test_of_many_alarms_the_worst_have_buttons_and_the_others_are_chosen(look, make_run):
+    run = make_run("probed")
+    layers, heads = run.config["n_layer"], run.config["n_head"]
+    # The later the worse, so that neither age nor place puts them in order.
+    entropy = np.linspace(0.09, 0.01, layers * heads).reshape(layers, heads)
+    with AnalysisWriter.create(
+        run.path / "analysis.h5", n_layer=layers, n_head=heads, attn_metrics=["entropy"], weight_metrics=[]
+    ) as writer:
+        for step in STEPS:
+            writer.append(step, attn={"entropy": entropy}, weights={})
+    test = look(run="probed", layer="1", head="1")
+    sentence = "layer {} head {}: entropy below 0.1 nats since step 100"
+    places = [(layer, head) for layer in range(layers) for head in range(heads)][::-1]
+    listed = [b.label for b in test.button if "entropy" in b.label]
+    assert listed == [sentence.format(*place) for place in places[:4]]
+    more = test.selectbox(key="more/0/entropy")
+    assert more.options == [sentence.format(*place) for place in places[4:]] and more.value is None
+    assert more.placeholder == f"and {len(places) - 4} more: entropy collapse"
+    more.set_value(sentence.format(0, 2)).run()
+    assert not test.exception and test.selectbox(key="more/0/entropy").value is None
+    assert (test.selectbox(key="layer").value, test.selectbox(key="head").value) == (0, 2)
+
+
 def test_playing_goes_through_the_probes_and_stops_at_the_last(look, make_run, monkeypatch):
     monkeypatch.setattr("dashboard.attention.playback.FRAME_SECONDS", 0.0)
     values = probe(make_run("probed"))

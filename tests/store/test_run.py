@@ -64,7 +64,7 @@ def test_a_run_of_ours(tmp_path: Path) -> None:
     assert run.created == "2026-01-01T00:00:00+00:00"
     assert run.errors == []
     assert run.train["step"].tolist() == [0, 1, 2]
-    assert run.train["tokens"].tolist() == run.tokens.tolist() == [512, 1024, 1536]
+    assert run.train["tokens"].tolist() == [512, 1024, 1536]
     assert run.eval["tokens"].tolist() == [0, 512, 1024, 1536]
     assert run.eval["val_ppl"].tolist() == pytest.approx(np.exp([4.0, 3.0, 3.5, 3.2]))
     assert (np.diff(run.train["time_s"]) >= 0).all()
