@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve lab test lint format browser screenshots clean
+.PHONY: help demo serve lab test lint format browser docs results screenshots clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,12 @@ lint: $(VENV)/.dev ## lint, formatting, types, import contracts
 format: $(VENV)/.dev ## put the code into the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## write docs/commands.md from the schema
+	$(BIN)/python docs/commands.py
+
+results: $(VENV)/.dev ## write docs/RESULTS.md and its figures from runs/
+	$(BIN)/python docs/results.py $(ARGS)
 
 screenshots: $(VENV)/.dev browser ## take the pictures of docs/img from runs/
 	$(BIN)/python docs/screenshots.py $(ARGS)

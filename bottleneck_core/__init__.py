@@ -10,9 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bottleneck_core.cli.evaluate_text import quality_frame
+    from bottleneck_core.cli.trained import open_trained
     from bottleneck_core.config import RunConfig
     from bottleneck_core.errors import UserError
-    from bottleneck_core.memory import training_memory
+    from bottleneck_core.generate import Engine, Sampling
+    from bottleneck_core.generate.quality import cache_quality
+    from bottleneck_core.kvcache.allocation import allocated_bytes
+    from bottleneck_core.memory import FORMATS, GPUS, PACKABLE, CachePolicy, training_memory
+    from bottleneck_core.memory.policy_text import parse_policy
     from bottleneck_core.model import build_model
     from bottleneck_core.probe import attention_metrics
     from bottleneck_core.sizing import (
@@ -29,12 +35,20 @@ if TYPE_CHECKING:
     from bottleneck_core.train import load_checkpoint, train
 
 _HOMES = {
+    "CachePolicy": "memory",
+    "Engine": "generate",
+    "FORMATS": "memory",
+    "GPUS": "memory",
     "METRICS": "store.metrics",
+    "PACKABLE": "memory",
     "Run": "store.run",
     "RunConfig": "config",
+    "Sampling": "generate",
     "UserError": "errors",
+    "allocated_bytes": "kvcache.allocation",
     "attention_metrics": "probe",
     "build_model": "model",
+    "cache_quality": "generate.quality",
     "cheapest_policy": "sizing",
     "index": "sizing",
     "kv_memory": "sizing",
@@ -44,18 +58,29 @@ _HOMES = {
     "load_runs": "store.run",
     "longest_context": "sizing",
     "model_zoo": "sizing",
+    "open_trained": "cli.trained",
     "parameters_of": "sizing",
+    "parse_policy": "memory.policy_text",
+    "quality_frame": "cli.evaluate_text",
     "train": "train",
     "training_memory": "memory",
 }
 
 __all__ = [
+    "FORMATS",
+    "GPUS",
     "METRICS",
+    "PACKABLE",
+    "CachePolicy",
+    "Engine",
     "Run",
     "RunConfig",
+    "Sampling",
     "UserError",
+    "allocated_bytes",
     "attention_metrics",
     "build_model",
+    "cache_quality",
     "cheapest_policy",
     "index",
     "kv_memory",
@@ -65,7 +90,10 @@ __all__ = [
     "load_runs",
     "longest_context",
     "model_zoo",
+    "open_trained",
     "parameters_of",
+    "parse_policy",
+    "quality_frame",
     "train",
     "training_memory",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +12,9 @@ from bottleneck_core.figures import numbers
 from bottleneck_core.generate.evaluation import Evaluation
 from bottleneck_core.generate.probes import InductionScore, NeedleScore
 from bottleneck_core.generate.quality import PolicyQuality
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Column = tuple[str, Callable[[PolicyQuality], str]]
 
@@ -52,6 +56,14 @@ def print_evaluation(title: str, evaluation: Evaluation) -> None:
         console.print()
     for note in (*NOTES, *(PROBE_NOTES if evaluation.needle else ())):
         console.print(note, soft_wrap=True)
+
+
+def quality_frame(rows: Sequence[PolicyQuality]) -> pd.DataFrame:
+    """Rows of `cache_quality` as people read them, a line a policy: what the table of `evaluate` shows."""
+    import pandas as pd
+
+    cells = [[cell(row) for _, cell in COLUMNS] for row in rows]
+    return pd.DataFrame(cells, columns=[heading for heading, _ in COLUMNS]).set_index("policy")
 
 
 def summary(row: PolicyQuality) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 
 import pytest
 
 import bottleneck_core as bc
+from tests.conftest import ROOT
 
 USES = {
     "the function first": "call = bc.train",
@@ -39,3 +41,17 @@ def test_every_public_name_is_there() -> None:
     for name in bc.__all__:
         assert getattr(bc, name) is not None
     assert list(inspect.signature(bc.train).parameters) == ["config", "console"]
+
+
+def test_every_public_name_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## From Python") : text.index("## The tree")]
+    assert set(bc.__all__) <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_notebooks_use_public_names() -> None:
+    """Figures and reports are rooms that they draw from; everything else is exported."""
+    found = set()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        found |= set(re.findall(r"from bottleneck_core\.([\w.]+) import", path.read_text(encoding="utf-8")))
+    assert {name.split(".")[0] for name in found} == {"figures", "report"}

@@ -126,8 +126,9 @@ CASES = {
         figures=19,
         after="""
             assert (folder / "report.md").is_file() and (folder / "report.html").is_file()
-            assert list(checked.index) == ["substitute_baseline", "substitute_bottleneck"]
+            assert [run["id"] for run in about["runs"]] == ["substitute_baseline", "substitute_bottleneck"]
             assert folder.parent.name == "results"
+            assert len(checked) > 30 and set(checked["size"]) == {"tiny", "nano"}
         """,
     ),
 }
