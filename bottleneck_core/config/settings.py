@@ -77,6 +77,12 @@ class RuntimeSettings(Settings):
     amp_dtype: Literal["bf16", "fp16"] = setting("bf16", "dtype of mixed precision")
     compile: bool = setting(False, "torch.compile")
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = setting("default", "its mode")
+    loss_chunk: int = setting(
+        16384,
+        "tokens that have logits at a time (CUDA, half precision); fewer: less memory, more time",
+        seed=False,
+        ge=1,
+    )
 
 
 class InstrumentSettings(Settings):

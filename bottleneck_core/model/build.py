@@ -39,7 +39,8 @@ def build_model(
     if dtype is not None:
         model.to(dtype)
     model.to_empty(device=device if device is not None else torch.get_default_device())
-    model.grad_checkpoint = getattr(config, "grad_checkpoint", False)  # a RunConfig's
+    if isinstance(config, RunConfig):
+        model.grad_checkpoint, model.loss_chunk = config.grad_checkpoint, config.loss_chunk
     init_weights(model, getattr(config, "seed", 1337) if seed is None else seed)
     return model
 

@@ -5,6 +5,7 @@ Legend: B batch, T tokens, C residual width (d_model), F feed-forward width (d_f
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,7 +24,12 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C); dropout on the output."""
-        hidden = F.silu(self.gate_proj(x)) * self.up_proj(x)  # (B, T, F)
+        if x.size(1) == 1:  # a single token reads little, and the weights would be copied for it
+            gate, up = self.gate_proj(x), self.up_proj(x)
+        else:
+            joined = torch.cat((self.gate_proj.weight, self.up_proj.weight))  # (2 F, C)
+            gate, up = F.linear(x, joined).chunk(2, dim=-1)
+        hidden = F.silu(gate) * up  # (B, T, F)
         return self.dropout(self.down_proj(hidden))
 
 

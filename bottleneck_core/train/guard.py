@@ -9,6 +9,7 @@ from collections import deque
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 EXIT_CODES = {"completed": 0, "max_minutes": 0, "nonfinite": 3, "sigint": 130, "sigterm": 143}
@@ -65,16 +66,22 @@ class NonFinite(Exception):
 class FiniteGuard:
     """Raises `NonFinite` for a step whose loss or gradient norm is not finite.
 
-    On a GPU reading a number waits for the device, so steps are read one behind; `settle` reads all of them and is
-    called before anything is saved.
+    On a GPU asking for a number waits for all that was queued before. So both are copied to the host as soon as they
+    are known, and looked at one step later, when the copy has long arrived; `settle` looks at all of them and is called
+    before anything is saved.
     """
 
     def __init__(self, lag: int, check_norm: bool) -> None:
         self._lag, self._check_norm = lag, check_norm
-        self._pending: deque[tuple[int, Tensor, Tensor]] = deque()
+        self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
     def watch(self, step: int, loss: Tensor, grad_norm: Tensor) -> None:
-        self._pending.append((step, loss, grad_norm))
+        values, arrived = torch.stack((loss.detach().float(), grad_norm.detach().float())), None
+        if values.is_cuda:
+            values = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        self._pending.append((step, values, arrived))
         while len(self._pending) > self._lag:
             self._check(*self._pending.popleft())
 
@@ -82,11 +89,13 @@ class FiniteGuard:
         while self._pending:
             self._check(*self._pending.popleft())
 
-    def _check(self, step: int, loss: Tensor, grad_norm: Tensor) -> None:
+    def _check(self, step: int, values: Tensor, arrived: torch.cuda.Event | None) -> None:
+        if arrived is not None:
+            arrived.synchronize()
+        loss, grad_norm = values.tolist()
         # A fp16 loss scale that is too high overflows gradients by design; the scaler skips that step.
-        values = (loss.item(), grad_norm.item())
-        if not _finite(values[0]) or (self._check_norm and not _finite(values[1])):
-            raise NonFinite(step, *values)
+        if not _finite(loss) or (self._check_norm and not _finite(grad_norm)):
+            raise NonFinite(step, loss, grad_norm)
 
 
 def _finite(value: float) -> bool:

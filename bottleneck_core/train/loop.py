@@ -7,6 +7,7 @@ the others and none twice.
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from bottleneck_core.config import RunConfig
 from bottleneck_core.data.batches import Batches
+from bottleneck_core.data.prefetch import Prefetch
 from bottleneck_core.memory import training_flops_per_token
 from bottleneck_core.model import GPT, parameter_groups
 from bottleneck_core.probe import attention_metrics
@@ -89,6 +91,7 @@ class Trainer:
         self.raw = model
         runtime.compile(model)
         self.model: nn.Module = world.wrap(model)
+        self.train_batch = (Prefetch(batches) if runtime.device.type == "cuda" else batches).train_batch
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.groups = parameter_groups(model)
         self.optimizer = build_optimizer(model, config)
@@ -103,6 +106,13 @@ class Trainer:
     def run(self) -> str:
         """Train until the end or a stop; returns the reason. Raises NonFinite."""
         self.model.train()
+        try:
+            return self._run()
+        finally:
+            gc.unfreeze()
+
+    def _run(self) -> str:
+        first = self.step
         while True:
             code = self.world.largest(self.stop.code)
             if not code:
@@ -116,6 +126,10 @@ class Trainer:
             if code or finished:
                 return self.stop.reason(code) or "completed"
             self.train_step()
+            if self.step == first:
+                # Model, optimiser and compiled code are there now and stay: the collector need not walk over them.
+                gc.collect()
+                gc.freeze()
             self.step += 1
             self.observed = dict.fromkeys(self.observed, False)
 
@@ -129,7 +143,7 @@ class Trainer:
 
         loss = torch.zeros((), device=self.runtime.device)
         for micro in range(config.grad_accum):
-            x, y = self.batches.train_batch(step, micro)
+            x, y = self.train_batch(step, micro)
             with self.world.accumulating(self.model, last=micro == config.grad_accum - 1):
                 with self.runtime.autocast():
                     micro_loss = self.model(x, y) / config.grad_accum

@@ -19,7 +19,7 @@ _FREE_ON_RESUME = frozenset(
     {
         *("steps", "max_minutes", "save_every", "log_every", "eval_every", "analysis_every"),
         *("instrument", "device", "speed", "amp", "amp_dtype", "compile"),
-        *("compile_mode", "grad_checkpoint", "live_plot", "tb", "resume", "run_root"),
+        *("compile_mode", "loss_chunk", "grad_checkpoint", "live_plot", "tb", "resume", "run_root"),
         *("run_tag", "out_dir", "data", "data_format", "data_dtype"),
     }
 )

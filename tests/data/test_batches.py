@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bottleneck_core.data.batches import Batches
+from bottleneck_core.data.prefetch import Prefetch
 from bottleneck_core.errors import UserError
 
 N, T = 1000, 16
@@ -172,4 +173,15 @@ def test_asynchronous_copies_arrive_whole() -> None:
     flying = [on_gpu.train_batch(step) for step in range(500)]
     for step, (x, y) in enumerate(flying):
         expected_x, expected_y = on_cpu.train_batch(step)
+        assert torch.equal(x.cpu(), expected_x) and torch.equal(y.cpu(), expected_y)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_prefetched_batches_are_the_same_in_any_order() -> None:
+    places = [(step, micro) for step in range(200) for micro in range(3)] + [(7, 1), (7, 2), (3, 0)]
+    ahead, on_cpu = Prefetch(make(grad_accum=3, device="cuda")), make(grad_accum=3)
+    flying = [ahead.train_batch(*place) for place in places]
+    for place, (x, y) in zip(places, flying, strict=True):
+        expected_x, expected_y = on_cpu.train_batch(*place)
         assert torch.equal(x.cpu(), expected_x) and torch.equal(y.cpu(), expected_y)

@@ -37,7 +37,7 @@ def attend(projected: Projected, dropout_p: float = 0.0) -> Tensor:
     elif T > 1:  # several new queries over a cache; a single one sees every key
         mask = causal_lower_right(T, k.size(2))
     k, v = _heads_that_kernels_take(q, k, v)
-    q, k, v = _equal_head_dims(q, k, v)
+    q, k, v = _head_dims_that_kernels_take(q, k, v)
     out = F.scaled_dot_product_attention(
         q,
         k,
@@ -65,12 +65,15 @@ def _heads_that_kernels_take(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, T
     return k.repeat_interleave(copies, dim=1), v.repeat_interleave(copies, dim=1)
 
 
-def _equal_head_dims(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    # Flash attention, on CUDA and on the CPU, wants K = V; decoupled attention has both free. Zero columns change
-    # neither a score (the scale is given, not derived from the width) nor the columns of the output that are kept.
-    missing = v.size(3) - q.size(3)
-    if missing > 0:
-        q, k = F.pad(q, (0, missing)), F.pad(k, (0, missing))
-    elif missing < 0:
-        v = F.pad(v, (0, -missing))
+def _head_dims_that_kernels_take(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    # Flash attention, on CUDA and on the CPU, wants K = V; decoupled attention has both free. cuDNN's kernels, on an
+    # H200 a quarter faster in training than flash at 16 values a head, want multiples of 8. Zero columns change neither
+    # a score (the scale is given, not derived from the width) nor the columns of the output that are kept.
+    width = max(q.size(3), v.size(3))
+    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+        width += -width % 8
+    if q.size(3) < width:
+        q, k = F.pad(q, (0, width - q.size(3))), F.pad(k, (0, width - k.size(3)))
+    if v.size(3) < width:
+        v = F.pad(v, (0, width - v.size(3)))
     return q, k, v
