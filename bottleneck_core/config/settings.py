@@ -77,11 +77,20 @@ class RuntimeSettings(Settings):
     amp_dtype: Literal["bf16", "fp16"] = setting("bf16", "dtype of mixed precision")
     compile: bool = setting(False, "torch.compile")
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = setting("default", "its mode")
+    cuda_graph: bool = setting(
+        True, "replay the compiled step as a CUDA graph where that can be (one GPU, no dropout)", seed=False
+    )
     loss_chunk: int = setting(
         16384,
         "tokens that have logits at a time (CUDA, half precision); fewer: less memory, more time",
         seed=False,
         ge=1,
+    )
+    shard: bool = setting(
+        False,
+        "under torchrun: each process keeps a part of weights, gradients and optimiser state (FSDP) instead of a copy, "
+        "and the checkpoint is last.dcp",
+        seed=False,
     )
 
 

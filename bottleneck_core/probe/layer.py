@@ -24,8 +24,9 @@ from bottleneck_core.probe.spectra import effective_rank, singular_values
 if TYPE_CHECKING:
     from bottleneck_core.model.attention.base import Projected
 
-# Scores of a chunk, B x H x R x T entries: 2**20 doubles are 8 MiB, and about five such tensors live at once.
-CHUNK_ENTRIES = 2**20
+# Scores of a chunk, B x H x R x T entries: 2**20 doubles are 8 MiB, and about five such tensors live at once. A GPU has
+# the memory, and is faster with few large operations.
+CHUNK_ENTRIES, CHUNK_ENTRIES_CUDA = 2**20, 2**23
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,23 @@ class LayerSums:
         self._over_queries: dict[str, Tensor] = {}  # (H,)
         self._over_pairs: dict[str, Tensor] = {}  # (H,)
         self._over_windows: dict[str, Tensor] = {}  # redundancy (), erank (C,), svd (C, T)
+        self._undecomposed: list[Tensor] = []  # maps (B, C, T, T) whose singular values are still to be taken
 
     def add(self, projected: Projected) -> None:
         """Take in the windows of `projected`, as many at a time as the chunk size allows."""
         B, H, self.tokens, _ = projected.q.shape
-        for windows in _chunks(B, CHUNK_ENTRIES // (H * self.tokens**2)):
-            self._add_windows(projected, windows)
+        entries = CHUNK_ENTRIES_CUDA if projected.q.is_cuda else CHUNK_ENTRIES
+        for windows in _chunks(B, entries // (H * self.tokens**2)):
+            self._add_windows(projected, windows, entries)
 
-    def _add_windows(self, projected: Projected, windows: slice) -> None:
+    def _add_windows(self, projected: Projected, windows: slice, entries: int) -> None:
         wanted, B, T = self.wanted, windows.stop - windows.start, self.tokens
         H, device = projected.q.shape[1], projected.q.device
         products = torch.zeros(B, H, H, dtype=torch.float64, device=device)
         maps = None
         if wanted.heads and (wanted.maps or wanted.svd):
             maps = torch.zeros(B, len(wanted.heads), T, T, dtype=torch.float64, device=device)
-        for span in _chunks(T, CHUNK_ENTRIES // (B * H * T)):
+        for span in _chunks(T, entries // (B * H * T)):
             rows = attend(projected, windows, span.start, span.stop)
             for name, values in row_metrics(rows, topk=wanted.topk, local_window=wanted.local_window).items():
                 _increase(self._over_queries, name, values.sum((0, 2)))
@@ -79,9 +82,10 @@ class LayerSums:
         if H > 1:
             _increase(self._over_windows, "redundancy", redundancy(products).sum())
         if maps is not None and wanted.svd:
-            values = singular_values(maps)  # (B, C, T)
-            _increase(self._over_windows, "svd", values.sum(0))
-            _increase(self._over_windows, "erank", effective_rank(values).sum(0))
+            self._undecomposed.append(maps)
+            # On a GPU they wait until the means are asked for, so that whoever trains need not wait for the CPU.
+            if not maps.is_cuda or sum(each.numel() for each in self._undecomposed) > entries:
+                self._decompose()
         if maps is not None and wanted.maps and self.windows == 0:
             self.maps = maps[0].float()
         self.windows += B
@@ -100,6 +104,13 @@ class LayerSums:
             chosen = logits[0, self.wanted.heads].float()  # (C, R, S)
             store[:, rows.first : rows.first + R, :S] = chosen.masked_fill(rows.distance < 0, torch.nan)
 
+    def _decompose(self) -> None:
+        for maps in self._undecomposed:
+            values = singular_values(maps)  # (B, C, T)
+            _increase(self._over_windows, "svd", values.sum(0))
+            _increase(self._over_windows, "erank", effective_rank(values).sum(0))
+        self._undecomposed = []
+
     def head_means(self) -> dict[str, Tensor]:
         """Means over queries and windows, and the energy ratios: {metric: (H,)} float64, on the device."""
         means = {}
@@ -116,6 +127,7 @@ class LayerSums:
 
     def window_means(self) -> dict[str, Tensor]:
         """Means over windows of `redundancy` (), `erank` (C,) and `svd` (C, T), those that were taken."""
+        self._decompose()
         return {name: total / self.windows for name, total in self._over_windows.items()}
 
 

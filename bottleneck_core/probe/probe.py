@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +44,39 @@ def attention_metrics(
     save_scores: bool = False,
     window_batch: int | None = None,
 ) -> ProbeResult:
+    """`begin_probe` and its result: metrics of every layer and head of `model` on the token windows `idx` (N, T)."""
+    options = {"topk": topk, "local_window": local_window, "layers": layers, "heads": heads, "full": full, "maps": maps}
+    return begin_probe(model, idx, **options, svd=svd, save_scores=save_scores, window_batch=window_batch).result()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A probe whose pass over the model is queued on its device. The model may change from now on."""
+
+    sums: list[LayerSums]
+    ranks: dict[str, Tensor]
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+
+    def result(self) -> ProbeResult:
+        """Waits for the device, takes the singular values on the CPU; in any thread, once."""
+        return _collect(self.sums, self.ranks, self.layers, self.heads)
+
+
+def begin_probe(
+    model: nn.Module,
+    idx: Tensor,
+    *,
+    topk: int = 8,
+    local_window: int = 32,
+    layers: str | Sequence[int] = "0,-1",
+    heads: str | Sequence[int] = "0",
+    full: bool = True,
+    maps: bool = True,
+    svd: bool = True,
+    save_scores: bool = False,
+    window_batch: int | None = None,
+) -> Probe:
     """Metrics of every layer and head of `model` on the token windows `idx` (N, T).
 
     `ProbeResult` lists the metrics, `probe.attention` and `probe.spectra` define them. `layers` and `heads`
@@ -71,7 +104,7 @@ def attention_metrics(
             for layer, projected in walk(net, windows.to(device)):
                 sums[layer].add(_measurable(projected))
         ranks = _stable_ranks(net) if full else {}
-    return _collect(sums, ranks, chosen_layers, chosen_heads)
+    return Probe(sums=sums, ranks=ranks, layers=chosen_layers, heads=chosen_heads)
 
 
 def raw_module(model: nn.Module) -> Any:
@@ -129,13 +162,15 @@ def _measurable(projected: Projected) -> Projected:
 
 def _stable_ranks(net: Any) -> dict[str, Tensor]:
     """{metric: (L,)} of each query and key projection, plain and divided by its maximum, the smaller side."""
-    ranks: dict[str, list[Tensor]] = {}
+    weights: dict[str, list[Tensor]] = {}
     for block in net.blocks:
         for name, weight in block.attn.query_key_weights().items():
-            rank = stable_rank(weight.cpu() if weight.device.type == "mps" else weight)
-            ranks.setdefault(f"stable_rank_{name}", []).append(rank)
-            ranks.setdefault(f"stable_rank_{name}_norm", []).append(rank / min(weight.shape))
-    return {name: torch.stack(per_layer) for name, per_layer in ranks.items()}
+            weights.setdefault(name, []).append(weight.cpu() if weight.device.type == "mps" else weight)
+    ranks = {}
+    for name, of_layers in weights.items():
+        ranks[f"stable_rank_{name}"] = rank = stable_rank(torch.stack(of_layers))
+        ranks[f"stable_rank_{name}_norm"] = rank / min(of_layers[0].shape)
+    return ranks
 
 
 def _collect(

@@ -34,14 +34,35 @@ def stable_rank(weights: Tensor) -> Tensor:
 
     Trace over largest eigenvalue of the smaller Gram matrix: four times faster than singular values at 512 x 512,
     and as exact, since the rounding of the product is relative to its largest eigenvalue, the only one used.
-    Stays on the device of `weights`. NaN for a zero matrix.
+    Stays on the device of `weights`, and on CUDA waits for nothing. NaN for a zero matrix.
     Rudelson and Vershynin, "Sampling from large matrices", J. ACM 54 (2007).
     """
     weights, finite = _finite_part(weights.double())
     wide = weights if weights.shape[-2] <= weights.shape[-1] else weights.mT
     gram = wide @ wide.mT
-    trace, largest = gram.diagonal(dim1=-2, dim2=-1).sum(-1), torch.linalg.eigvalsh(gram)[..., -1]
-    return (trace / largest).masked_fill(~finite, torch.nan)
+    largest = largest_by_squaring(gram) if gram.is_cuda else torch.linalg.eigvalsh(gram)[..., -1]
+    return (_trace(gram) / largest).masked_fill(~finite, torch.nan)
+
+
+def largest_by_squaring(gram: Tensor, squarings: int = 24) -> Tensor:
+    """Largest eigenvalue of positive semidefinite matrices (..., n, n) float64, batched: (...).
+
+    The p-th root of trace(G^p) lies between the largest eigenvalue and n^(1/p) times it: with p = 2^24 that is 4e-7 for
+    n = 512, however near the second one is. 24 products of a batch take a GPU 2 ms; its eigenvalue solver goes through
+    the matrices one by one and waits for each.
+    """
+    logarithm = torch.zeros(gram.shape[:-2], dtype=gram.dtype, device=gram.device)
+    for done in range(squarings + 1):
+        trace = _trace(gram)  # of (G / what was divided by)^(2^done)
+        logarithm = logarithm + trace.log() / 2**done
+        if done < squarings:
+            gram = gram / trace[..., None, None]
+            gram = gram @ gram
+    return logarithm.exp()
+
+
+def _trace(matrices: Tensor) -> Tensor:
+    return matrices.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
 def _finite_part(matrices: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,6 +67,11 @@ class RunPaths:
         return self.dir / "last.pt"
 
     @property
+    def last_dcp(self) -> Path:
+        """The same, a folder, where training is sharded (`--shard`); a run has one of the two."""
+        return self.dir / "last.dcp"
+
+    @property
     def best(self) -> Path:
         """Weights and configuration at the least validation loss."""
         return self.dir / "best.pt"
@@ -98,7 +103,7 @@ class RunPaths:
 
     @property
     def all(self) -> tuple[Path, ...]:
-        """Every file that a run folder may have."""
+        """Every file that a run folder may have; last.dcp is a folder."""
         return (
             self.config,
             self.manifest,
@@ -108,6 +113,7 @@ class RunPaths:
             self.picture,
             self.summary,
             self.last,
+            self.last_dcp,
             self.best,
             self.samples,
             self.evaluation,

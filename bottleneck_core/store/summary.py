@@ -13,7 +13,7 @@ from typing import Any
 
 from bottleneck_core.store.atomic import atomic_write_text
 
-_FILES = "- Files: `train.jsonl`, `analysis.h5` (if enabled), `analysis.png`, `best.pt`, `last.pt`"
+_FILES = "- Files: `train.jsonl`, `analysis.h5` (if enabled), `analysis.png`, `best.pt`, `{last}`"
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,11 @@ def write_summary(
     last_step: int | None = None,
     best_val_loss: float | None = None,
     kv: Mapping[str, float] | None = None,
+    last: str = "last.pt",
 ) -> None:
     """Write summary.md atomically. What is None is left out: a run that has no end yet has a summary, too.
 
+    `last` is the name of the checkpoint to resume from.
     `kv` has context (tokens), baseline_fp16_bytes, policy_bytes, policy_128k_bytes and compression, for batch
     1.
     """
@@ -55,7 +57,7 @@ def write_summary(
         lines += ["", "## Results", "", f"- Last step: `{last_step}`"]
         if best_val_loss is not None:
             lines.append(f"- Best val loss: `{best_val_loss:.6f}` (ppl `{_perplexity(best_val_loss):.2f}`)")
-        lines.append(_FILES)
+        lines.append(_FILES.format(last=last))
     if kv is not None:
         context = int(kv["context"])
         lines += [

@@ -13,21 +13,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bottleneck_core.config import RunConfig
 from bottleneck_core.data.batches import Batches
 from bottleneck_core.data.prefetch import Prefetch
 from bottleneck_core.memory import training_flops_per_token
 from bottleneck_core.model import GPT, parameter_groups
-from bottleneck_core.probe import attention_metrics
+from bottleneck_core.probe import begin_probe
 from bottleneck_core.store.layout import RunPaths
-from bottleneck_core.train.checkpoint import Checkpoint, random_state, restore_random_state, save_checkpoint
+from bottleneck_core.train.background import Background
+from bottleneck_core.train.checkpoint import (
+    Checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+    save_last,
+)
+from bottleneck_core.train.graph import GraphedStep
 from bottleneck_core.train.guard import FiniteGuard, StopRequest
 from bottleneck_core.train.optimizer import build_optimizer
 from bottleneck_core.train.recorder import Recorder
 from bottleneck_core.train.runtime import Runtime
 from bottleneck_core.train.schedule import learning_rate
+from bottleneck_core.train.sharded import in_shards, shard_model, whole_model, whole_weights
+from bottleneck_core.train.step import GradientNorms, StepResult, TrainStep
 from bottleneck_core.train.validation import Interrupted, evaluate
 from bottleneck_core.train.world import World
 
@@ -89,15 +99,28 @@ class Trainer:
         self.config, self.batches, self.runtime, self.world = config, batches, runtime, world
         self.recorder, self.stop, self.paths, self.data_sha256 = recorder, stop, paths, data_sha256
         self.raw = model
-        runtime.compile(model)
-        self.model: nn.Module = world.wrap(model)
+        if config.shard:
+            shard_model(model, runtime, world)
+        else:
+            runtime.compile(model)
+        self.model: nn.Module = model if config.shard else world.wrap(model)
         self.train_batch = (Prefetch(batches) if runtime.device.type == "cuda" else batches).train_batch
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.groups = parameter_groups(model)
-        self.optimizer = build_optimizer(model, config)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.amp_dtype == torch.float16)
+        graphed = runtime.cuda_graph and world.size == 1
+        self.optimizer = build_optimizer(model, config, capturable=graphed)
+        step = TrainStep(
+            self.model,
+            GradientNorms(parameter_groups(model), world, sharded=config.shard),
+            self.optimizer,
+            self.scaler,
+            runtime=runtime,
+            world=world,
+            grad_clip=config.grad_clip,
+        )
+        self.compute = GraphedStep(step) if graphed else step
         self.guard = FiniteGuard(lag=int(runtime.device.type == "cuda"), check_norm=not self.scaler.is_enabled())
         self.watch = Stopwatch(runtime)
+        self.record = Background(threaded=runtime.device.type == "cuda")
         self.best = Best()
         self.step = 0
         self.observed = {"eval": False, "analysis": False}
@@ -110,6 +133,7 @@ class Trainer:
             return self._run()
         finally:
             gc.unfreeze()
+            self.record.close()
 
     def _run(self) -> str:
         first = self.step
@@ -124,6 +148,7 @@ class Trainer:
             if code or finished or self.step % self.config.checkpoint_every == 0:
                 self.save()
             if code or finished:
+                self.record.wait()
                 return self.stop.reason(code) or "completed"
             self.train_step()
             if self.step == first:
@@ -141,35 +166,18 @@ class Trainer:
         if config.dropout:  # named by seed, step and rank: the masks do not depend on what was drawn before
             torch.manual_seed(((config.seed << 40) + (step << 10) + self.world.rank) % (1 << 63))
 
-        loss = torch.zeros((), device=self.runtime.device)
-        for micro in range(config.grad_accum):
-            x, y = self.train_batch(step, micro)
-            with self.world.accumulating(self.model, last=micro == config.grad_accum - 1):
-                with self.runtime.autocast():
-                    micro_loss = self.model(x, y) / config.grad_accum
-                self.scaler.scale(micro_loss).backward()
-            loss += micro_loss.detach()
-
-        self.optimizer.unscale(self.scaler)
-        logged = step % config.log_every == 0 or step == config.steps - 1
-        norms = {name: _norm(self.groups.get(name, [])) for name in _GROUPS} if logged else {}
-        total_norm = _norm(self.parameters)
-        self.guard.watch(step, loss, total_norm)
-        if config.grad_clip:
-            nn.utils.clip_grads_with_norm_(self.parameters, config.grad_clip, total_norm)
-        self.optimizer.step(self.scaler)
-        self.optimizer.zero_grad()
-        if logged:
+        result = self.compute((self.train_batch(step, m) for m in range(config.grad_accum)), config.grad_accum)
+        self.guard.watch(step, result.loss, result.total_norm)
+        if step % config.log_every == 0 or step == config.steps - 1:
             self.guard.settle()
-            self.log(lr, loss, total_norm, norms)
+            self.log(lr, result)
 
-    def log(self, lr: float, loss: Tensor, total_norm: Tensor, norms: dict[str, Tensor]) -> None:
+    def log(self, lr: float, result: StepResult) -> None:
         """The train event of this step; speeds are means since the last one."""
         self.watch.pause()
-        mean_loss = self.world.mean(loss).item()
         tokens = self.config.tokens_per_step
         tok_s = tokens * self.watch.steps / self.watch.seconds
-        peak = self.runtime.peak_flops
+        peak, held = self.runtime.peak_flops, self.runtime.peak_memory
         flops = training_flops_per_token(self.config, self.raw.embed.num_embeddings)
         fields: dict[str, float | None] = {
             "lr": lr,
@@ -177,11 +185,11 @@ class Trainer:
             "tok_s": tok_s,
             "step_ms": 1e3 * self.watch.seconds / self.watch.steps,
             "mfu": None if peak is None else flops * tok_s / (peak * self.world.size),
-            "device_peak_bytes": self.runtime.peak_memory,
-            **{f"grad_norm_{name}": norm.item() for name, norm in norms.items()},
-            "grad_clip_total_norm": total_norm.item(),
+            "device_peak_bytes": None if held is None else self.world.largest(held),
+            **{f"grad_norm_{name}": result.norm_of(name) for name in _GROUPS},
+            "grad_clip_total_norm": result.total_norm.item(),
         }
-        self.recorder.train(self.step, mean_loss, fields)
+        self.record(self.recorder.train, self.step, result.loss.item(), fields)
         self.watch.reset()
 
     def observe(self) -> None:
@@ -193,24 +201,26 @@ class Trainer:
             result = evaluate(self.model, self.batches, self.runtime, self.world, self.stop)
             if self.best.improves(result.val_loss):
                 self.best = Best(result.val_loss, self.step)
+                weights = whole_weights(self.raw, self.world)
                 if self.world.is_main:
-                    save_checkpoint(self.paths.best, self.config, self.raw.state_dict(), self.step)
+                    save_checkpoint(self.paths.best, self.config, weights, self.step)
             if self.world.is_main:
-                self.recorder.evaluation(self.step, result, self.best.val_loss)
+                self.record(self.recorder.evaluation, self.step, result, self.best.val_loss)
             self.observed["eval"] = True
         every = self.config.analysis_every if self.config.instrument != "off" else 0
         if every and (last or self.step % every == 0) and not self.observed["analysis"]:
             self.watch.pause()
             self.guard.settle()
+            model = whole_model(self.raw, self.config, self.runtime, self.world)
             if self.world.is_main:
-                self.probe()
+                self.probe(model)
             self.observed["analysis"] = True
 
-    def probe(self) -> None:
+    def probe(self, model: GPT) -> None:
         config = self.config
         tokens, _ = self.batches.probe_windows(PROBE_WINDOWS, min(config.block_size, config.analysis_max_tokens))
-        result = attention_metrics(
-            self.raw,
+        probe = begin_probe(
+            model,
             tokens,
             topk=config.analysis_topk,
             local_window=config.analysis_local_window,
@@ -219,31 +229,34 @@ class Trainer:
             full=config.instrument == "full",
             save_scores=config.analysis_save_scores,
         )
-        self.recorder.analysis(self.step, result, tokens.cpu().numpy())
+        self.record(lambda step: self.recorder.analysis(step, probe.result(), tokens.cpu().numpy()), self.step)
 
     def save(self) -> None:
-        """Write last.pt, after the events it stands for."""
+        """Write the checkpoint to resume from, after the events it stands for."""
         state = (self.step, dict(self.observed))
         if state == self._saved:
             return
         self.watch.pause()
         self.guard.settle()
         if self.world.is_main:
+            self.record.wait()
             self.recorder.flush()
-            training: dict[str, Any] = {
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "random": random_state(self.runtime.device),
-                "data": {"sha256": self.data_sha256, "next_step": self.step},
-                "observed": dict(self.observed),
-                "best": {"val_loss": self.best.val_loss, "step": self.best.step},
-                "threads": self.runtime.threads,
-            }
-            save_checkpoint(self.paths.last, self.config, self.raw.state_dict(), self.step, training)
+        training: dict[str, Any] = {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_state(self.runtime.device),
+            "data": {"sha256": self.data_sha256, "next_step": self.step},
+            "observed": dict(self.observed),
+            "best": {"val_loss": self.best.val_loss, "step": self.best.step},
+            "threads": self.runtime.threads,
+        }
+        save_last(self.paths, self.config, self.raw.state_dict(), self.step, training, self.world)
         self._saved = state
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Go on exactly where `checkpoint` (one with `training`) was written."""
+        if self.config.shard:
+            checkpoint = in_shards(checkpoint, self.raw, self.optimizer, self.world)
         training = checkpoint.training or {}
         self.raw.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(training["optimizer"])
@@ -253,9 +266,3 @@ class Trainer:
         self.step = checkpoint.step
         self.observed = dict(training["observed"])
         self._saved = (self.step, dict(self.observed))
-
-
-def _norm(parameters: list[nn.Parameter]) -> Tensor:
-    """Global 2-norm of the gradients; 0 where there are none."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    return nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())

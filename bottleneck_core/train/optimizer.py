@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bottleneck_core.config import RunConfig
+from bottleneck_core.train.muon import BatchedMuon
+
+# The learning rate is set before each step; as a tensor it is what a captured step reads.
+_OF_THE_START = ("lr", "capturable", "fused")
 
 
 class Optimizers:
@@ -20,7 +24,7 @@ class Optimizers:
     def set_lr(self, lr: float) -> None:
         for part in self.parts:
             for group in part.param_groups:
-                if isinstance(group["lr"], Tensor):  # a tensor survives compilation of the step
+                if isinstance(group["lr"], Tensor):
                     group["lr"].fill_(lr)
                 else:
                     group["lr"] = lr
@@ -43,12 +47,16 @@ class Optimizers:
         return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Moments and counts; how the optimiser runs is this start's, not that of the one that saved."""
         for part, state in zip(self.parts, states, strict=True):
+            own = [{name: group[name] for name in _OF_THE_START if name in group} for group in part.param_groups]
             part.load_state_dict(state)
+            for group, options in zip(part.param_groups, own, strict=True):
+                group.update(options)
 
 
-def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizers:
-    """The optimiser of `config`: decay on all parameters, epsilon 1e-8.
+def build_optimizer(model: nn.Module, config: RunConfig, *, capturable: bool = False) -> Optimizers:
+    """The optimiser of `config`: decay on all parameters, epsilon 1e-8. `capturable`: for a CUDA graph of the step.
 
     Muon takes the matrices of the blocks and keeps AdamW's learning rate by scaling its update to AdamW's root mean
     square (Liu et al. 2025, "Muon is Scalable for LLM Training"); embeddings, norms, nulls and temperatures stay on
@@ -66,19 +74,21 @@ def build_optimizer(model: nn.Module, config: RunConfig) -> Optimizers:
     )
     rest = [p for name, p in parameters.items() if name not in hidden]
     fused = all(p.device.type in ("cpu", "cuda") for p in rest)
+    lr: Any = torch.tensor(config.lr, device=rest[0].device) if capturable else config.lr
     adamw = torch.optim.AdamW(
         rest,
-        lr=config.lr,
+        lr=lr,
         betas=(config.beta1, config.beta2),
         eps=1e-8,
         weight_decay=config.weight_decay,
         fused=fused,
+        capturable=capturable,
     )
     if not hidden:
         return Optimizers([adamw])
-    muon = torch.optim.Muon(
+    muon = BatchedMuon(
         [parameters[name] for name in hidden],
-        lr=config.lr,
+        lr=lr.clone() if capturable else lr,
         weight_decay=config.weight_decay,
         adjust_lr_fn="match_rms_adamw",
     )

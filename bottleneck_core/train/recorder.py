@@ -168,6 +168,7 @@ class Recorder:
                 "policy_128k_bytes": kv_memory(self.config, TOKENS_128K).bytes,
                 "compression": kv.compression,
             },
+            last=(self.paths.last_dcp if self.config.shard else self.paths.last).name,
         )
 
     def _draw(self) -> None:

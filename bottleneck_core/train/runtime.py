@@ -29,6 +29,7 @@ class Runtime:
     compile_mode: str | None
     matmul_precision: str
     threads: int
+    cuda_graph: bool = False  # whether a step of one process is captured and replayed
 
     @classmethod
     def choose(cls, config: RunConfig) -> Runtime:
@@ -45,7 +46,14 @@ class Runtime:
             raise UserError("--compile needs a C++ compiler on the CPU: install g++ or leave --compile out")
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[config.amp_dtype] if amp else None
         precision = "high" if fast else torch.get_float32_matmul_precision()
-        return cls(device, dtype, config.compile_mode if compiled else None, precision, torch.get_num_threads())
+        return cls(
+            device,
+            dtype,
+            config.compile_mode if compiled else None,
+            precision,
+            torch.get_num_threads(),
+            cuda_graph=compiled and device.type == "cuda" and _can_be_captured(config),
+        )
 
     def prepare(self) -> None:
         """Set what PyTorch keeps globally."""
@@ -92,6 +100,7 @@ class Runtime:
             "device": self.device_name,
             "amp": None if self.amp_dtype is None else str(self.amp_dtype).removeprefix("torch."),
             "compile": self.compile_mode,
+            "cuda_graph": self.cuda_graph,
             "float32_matmul_precision": self.matmul_precision,
             "threads": self.threads,
             "torch": torch.__version__,
@@ -108,6 +117,14 @@ class Runtime:
             "device": self.device_name,
             "cuda": torch.version.cuda,
         }
+
+
+def _can_be_captured(config: RunConfig) -> bool:
+    """Whether a step has nothing that a CUDA graph cannot hold: random numbers, decisions on the host, other graphs."""
+    drawn = config.dropout > 0
+    scaled = config.amp_dtype == "fp16"
+    other = config.compile_mode == "reduce-overhead" or config.grad_checkpoint
+    return config.cuda_graph and not (drawn or scaled or other)
 
 
 def _device(name: str | None) -> torch.device:

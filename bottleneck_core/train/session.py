@@ -23,7 +23,7 @@ from bottleneck_core.store.atomic import atomic_write_text
 from bottleneck_core.store.layout import RunPaths
 from bottleneck_core.store.lock import RunLock
 from bottleneck_core.store.manifest import write_end, write_manifest
-from bottleneck_core.train.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
+from bottleneck_core.train.checkpoint import Checkpoint, find_last, load_checkpoint, read_checkpoint
 from bottleneck_core.train.guard import EXIT_CODES, NonFinite, StopRequest
 from bottleneck_core.train.live import LiveView, live_view
 from bottleneck_core.train.loop import Trainer
@@ -69,15 +69,22 @@ def _session(config: RunConfig, world: World, console: bool) -> TrainResult:
     with ExitStack() as stack:
         # Signals count from here on: a stop during set-up is a stop at the first step.
         stop = stack.enter_context(StopRequest(config.max_minutes))
-        start: Start = world.first(lambda: choose_start(config))
+        start: Start = world.first(lambda: choose_start(config, world.size))
         path = world.first(lambda: data_path(start.config))  # one process makes the built-in corpus
         config, tokens, warnings = open_data(start.config, path)
+        if config.shard and world.size == 1:
+            raise UserError(
+                "--shard shares a model out among several processes and this is one: start them with torchrun "
+                "--nproc-per-node N -m bottleneck_core train ..., or leave --shard out"
+            )
         runtime = Runtime.choose(config)
         stack.callback(
             torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()
         )  # as it was, at the end
         runtime.prepare()
-        checkpoint = None if start.checkpoint is None else read_checkpoint(start.checkpoint, runtime.device)
+        checkpoint = None
+        if start.checkpoint is not None:
+            checkpoint = read_checkpoint(start.checkpoint, runtime.device, whole=not config.shard)
         if checkpoint is not None and checkpoint.training is not None:
             warnings += _differences(checkpoint, checkpoint.training, tokens, runtime)
         batches = _batches(config, tokens, runtime, world)
@@ -88,7 +95,7 @@ def _session(config: RunConfig, world: World, console: bool) -> TrainResult:
         if world.is_main:
             start.paths.dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(RunLock(start.paths.dir))
-            _describe_run(start.paths, config, runtime, tokens, count_parameters(model))
+            _describe_run(start.paths, config, runtime, world, tokens, count_parameters(model))
         view = live_view(
             console=console and world.is_main,
             live_plot=config.live_plot and world.is_main,
@@ -166,13 +173,16 @@ def _check_selections(config: RunConfig) -> None:
     parse_selection(config.analysis_heads, config.n_head, "head")
 
 
-def _describe_run(paths: RunPaths, config: RunConfig, runtime: Runtime, tokens: TokenFile, n_params: int) -> None:
+def _describe_run(
+    paths: RunPaths, config: RunConfig, runtime: Runtime, world: World, tokens: TokenFile, n_params: int
+) -> None:
     """Write what is known before the first step: configuration and manifest."""
+    distributed = None if world.size == 1 else "fsdp" if config.shard else "ddp"
     atomic_write_text(paths.config, config.model_dump_json(indent=2) + "\n")
     write_manifest(
         paths.manifest,
         argv=_command(),
-        runtime=runtime.describe(),
+        runtime=runtime.describe() | {"distributed": distributed},
         gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         seeds={"init": config.seed, "data": config.seed, "dropout": config.seed},
         data_sha256=tokens.sha256,
@@ -199,7 +209,8 @@ def _run(trainer: Trainer, start: Start, world: World, view: LiveView) -> TrainR
     except NonFinite as problem:
         reason = "nonfinite"
         trainer.recorder.nonfinite(problem.step, problem.loss, problem.grad_norm)
-        kept = f"; {start.paths.last} holds the last good state" if start.paths.last.exists() else ""
+        last = find_last(start.paths)
+        kept = f"; {last} holds the last good state" if last else ""
         view.message(f"error: {problem}{kept}")
     except Exception as problem:  # recorded for those who read the run folder, then raised
         reason, error = "error", problem

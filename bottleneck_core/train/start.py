@@ -11,15 +11,15 @@ from bottleneck_core.data.prepare import default_corpus
 from bottleneck_core.data.tokenfile import TokenFile, check, open_tokens, resolve_vocab
 from bottleneck_core.errors import UserError
 from bottleneck_core.store.layout import RunPaths, next_free_id
-from bottleneck_core.train.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from bottleneck_core.train.checkpoint import Checkpoint, find_checkpoint, find_last, read_checkpoint
 
 # Settings that may differ from the checkpoint's when a run is resumed: they change what is done and written from now
 # on, not what the steps before have meant. All others make it another run.
 _FREE_ON_RESUME = frozenset(
     {
         *("steps", "max_minutes", "save_every", "log_every", "eval_every", "analysis_every"),
-        *("instrument", "device", "speed", "amp", "amp_dtype", "compile"),
-        *("compile_mode", "loss_chunk", "grad_checkpoint", "live_plot", "tb", "resume", "run_root"),
+        *("instrument", "device", "shard", "speed", "amp", "amp_dtype", "compile"),
+        *("compile_mode", "cuda_graph", "loss_chunk", "grad_checkpoint", "live_plot", "tb", "resume", "run_root"),
         *("run_tag", "out_dir", "data", "data_format", "data_dtype"),
     }
 )
@@ -34,8 +34,11 @@ class Start:
     checkpoint: Path | None
 
 
-def choose_start(config: RunConfig) -> Start:
-    """Where `config` begins. Raises UserError where that would overwrite a run, or contradict a checkpoint."""
+def choose_start(config: RunConfig, processes: int = 1) -> Start:
+    """Where `config` begins on so many processes.
+
+    Raises UserError where that would overwrite a run, or contradict a checkpoint.
+    """
     if config.resume is None:
         folder = Path(config.folder)
         if _is_trained(folder):
@@ -49,24 +52,25 @@ def choose_start(config: RunConfig) -> Start:
     if found is None:
         if automatic:  # nothing was saved yet: the run begins anew
             return Start(config, RunPaths(where), None)
-        raise UserError(f"--resume {where} holds no checkpoint: give a run folder that has last.pt")
-    checkpoint = read_checkpoint(found)
+        raise UserError(f"--resume {where} holds no checkpoint: give a run folder that has last.pt or last.dcp")
+    checkpoint = read_checkpoint(found, whole=False)
     if checkpoint.training is None:
         raise UserError(f"{found} holds weights only and cannot be resumed: start a run with --init-from {found}")
     chosen = automatic or "out_dir" in config.given
     folder = Path(config.folder) if chosen else found.parent
     if folder.resolve() != found.parent.resolve() and _is_trained(folder):
         raise UserError(f"{folder} holds another run than {found}: give an --out-dir that is free")
-    return Start(_continued(config, checkpoint, folder), RunPaths(folder), found)
+    return Start(_continued(config, checkpoint, folder, processes), RunPaths(folder), found)
 
 
 def _is_trained(folder: Path) -> bool:
     """Whether the folder has what a trainer writes; what a job wrote before it started one does not count."""
     paths = RunPaths(folder)
-    return any(path.exists() for path in (paths.events, paths.manifest, paths.last, paths.analysis, paths.summary))
+    written = (paths.events, paths.manifest, paths.analysis, paths.summary)
+    return any(path.exists() for path in written) or find_last(paths) is not None
 
 
-def _continued(config: RunConfig, checkpoint: Checkpoint, folder: Path) -> RunConfig:
+def _continued(config: RunConfig, checkpoint: Checkpoint, folder: Path, processes: int) -> RunConfig:
     """The checkpoint's configuration with what was given now, as far as a resumed run may change it."""
     saved = checkpoint.config
     for name in config.given:
@@ -77,13 +81,17 @@ def _continued(config: RunConfig, checkpoint: Checkpoint, folder: Path) -> RunCo
             )
     changed = {name: getattr(config, name) for name in config.given if name in _FREE_ON_RESUME}
     given = tuple(sorted({*saved.given, *config.given}))
-    # The machine is the present one: where no device is given, it is chosen anew.
-    update = changed | {
-        "resume": config.resume,
-        "device": config.device,
-        "out_dir": str(folder),
-        "given": given,
-    }
+    # The machine is the present one: where no device is given, it is chosen anew, and one process has no shards.
+    update = (
+        {"shard": saved.shard and processes > 1}
+        | changed
+        | {
+            "resume": config.resume,
+            "device": config.device,
+            "out_dir": str(folder),
+            "given": given,
+        }
+    )
     return saved.model_copy(update=update)
 
 

@@ -6,6 +6,7 @@ gloo group on the CPU, so that no process leaves the others waiting in a collect
 
 from __future__ import annotations
 
+import itertools
 import os
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -14,8 +15,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.rendezvous import rendezvous
 
 from bottleneck_core.errors import UserError
+
+_TIMEOUT = timedelta(minutes=30)
+_RUNS = itertools.count()  # of this process; all processes start the same ones
 
 
 class World:
@@ -32,9 +39,26 @@ class World:
                 torch.cuda.set_device(device)
             if not dist.is_initialized():
                 backend = "nccl" if device.type == "cuda" else "gloo"
-                dist.init_process_group(backend, timeout=timedelta(minutes=30))
+                store, _, _ = next(rendezvous("env://", self.rank, self.size, timeout=_TIMEOUT))
+                store = PrefixStore(self._start_name(), store)
+                dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=_TIMEOUT)
                 self._owns_group = True
             self._control = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
+
+    def _start_name(self) -> str:
+        """A name that all processes have in common, and no earlier start in torchrun's store.
+
+        That store outlives a run (paper_all is four) and a restart of the processes, and a process that finds its
+        peer's old address there waits for it for ever. Hosts count restarts each for itself: there, only runs count.
+        """
+        alone = os.environ.get("LOCAL_WORLD_SIZE") == str(self.size)
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0"
+        return f"restart {restart} run {next(_RUNS)}"
+
+    @property
+    def control(self) -> Any:
+        """The gloo group of all processes, for what is decided on the CPU; None alone."""
+        return self._control
 
     @property
     def is_main(self) -> bool:
@@ -55,6 +79,14 @@ class World:
         total = value.clone()
         dist.all_reduce(total)
         return total / self.size
+
+    def norm_of_parts(self, norm: Tensor) -> Tensor:
+        """2-norm of a vector on the training device, each process giving the norm of its own part."""
+        if self.size == 1:
+            return norm
+        squared = norm.square().to(self.device)
+        dist.all_reduce(squared)
+        return squared.sqrt()
 
     def share(self, value: Any) -> Any:
         """Rank 0's `value`, on every process."""
@@ -91,6 +123,8 @@ class World:
 
     def accumulating(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Around a micro-step: gradients travel with the last one only."""
+        if isinstance(model, FSDPModule):
+            model.set_requires_gradient_sync(last)
         if last or not isinstance(model, nn.parallel.DistributedDataParallel):
             return nullcontext()
         return model.no_sync()

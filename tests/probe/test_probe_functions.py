@@ -12,7 +12,7 @@ from bottleneck_core.errors import UserError
 from bottleneck_core.model.attention.base import Projected
 from bottleneck_core.probe.attention import attend, pair_products, redundancy, row_metrics
 from bottleneck_core.probe.selection import parse_selection
-from bottleneck_core.probe.spectra import effective_rank, singular_values, stable_rank
+from bottleneck_core.probe.spectra import effective_rank, largest_by_squaring, singular_values, stable_rank
 
 
 @st.composite
@@ -143,3 +143,17 @@ def test_selection(chosen, count, expected):
 def test_selection_refuses(chosen):
     with pytest.raises(UserError, match=r"^analysis layers .*"):
         parse_selection(chosen, 6, "layer")
+
+
+@pytest.mark.parametrize("gap", [0.5, 1e-3, 1e-6, 0.0])
+@pytest.mark.parametrize("scale", [1e-100, 1.0, 1e100])
+def test_the_largest_eigenvalue_by_squaring_whatever_the_second_is(gap: float, scale: float) -> None:
+    draw = torch.Generator().manual_seed(5)
+    basis = torch.linalg.qr(torch.randn(3, 40, 40, dtype=torch.float64, generator=draw)).Q
+    values = torch.cat((torch.tensor([1.0, 1.0 - gap]), torch.linspace(0, 0.9, 38))).double() * scale
+    found = largest_by_squaring(basis @ torch.diag_embed(values.expand(3, -1)) @ basis.mT)
+    np.testing.assert_allclose(found, scale, rtol=1e-6)
+
+
+def test_the_largest_eigenvalue_of_nothing_is_no_number() -> None:
+    assert largest_by_squaring(torch.zeros(4, 4, dtype=torch.float64)).isnan()

@@ -24,6 +24,7 @@ def test_names_are_the_fixed_ones(tmp_path: Path) -> None:
         "analysis.png",
         "summary.md",
         "last.pt",
+        "last.dcp",
         "best.pt",
         "samples.jsonl",
         "evaluation.json",

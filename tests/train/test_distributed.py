@@ -19,9 +19,10 @@ from .runs import environment, events, flags, train, write_tokens
 
 
 @contextmanager
-def torchrun(words: list[str], processes: int = 2) -> Iterator[subprocess.Popen[str]]:
-    """`train` on so many processes, none of which outlives the block."""
+def torchrun(words: list[str], processes: int = 2, restarts: int = 0) -> Iterator[subprocess.Popen[str]]:
+    """`train` on so many processes, none of which outlives the block; torchrun starts them anew so often."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command.append(f"--max-restarts={restarts}")
     process = subprocess.Popen(
         [*command, "-m", "bottleneck_core", "train", *words],
         stdout=subprocess.PIPE,

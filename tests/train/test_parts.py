@@ -18,6 +18,7 @@ from bottleneck_core.errors import UserError
 from bottleneck_core.model import build_model
 from bottleneck_core.train.guard import FiniteGuard, NonFinite, StopRequest
 from bottleneck_core.train.live import Lines, sparkline
+from bottleneck_core.train.muon import BatchedMuon
 from bottleneck_core.train.optimizer import Optimizers, build_optimizer
 from bottleneck_core.train.runtime import Runtime
 from bottleneck_core.train.schedule import learning_rate
@@ -161,3 +162,25 @@ def test_lines_and_sparkline(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert sparkline([1.0, 2.0, 3.0, float("nan")]) == "▁▅█"
     assert len(sparkline(list(map(float, range(1000))))) <= 60
+
+
+@pytest.mark.parametrize("lr", [1e-2, torch.tensor(1e-2)])
+def test_muon_by_batches_is_torchs_muon(lr: float | torch.Tensor) -> None:
+    """Tall, wide and square matrices, several of a shape; moved alike to the rounding of bf16."""
+    draw = torch.Generator().manual_seed(3)
+    shapes = [(12, 8), (8, 12), (12, 8), (8, 8), (12, 8)]
+    start = [torch.randn(shape, generator=draw) for shape in shapes]
+    options = {"lr": lr, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    both = []
+    for kind in (torch.optim.Muon, BatchedMuon):
+        parameters = [torch.nn.Parameter(x.clone()) for x in start]
+        optimizer, again = kind(parameters, **options), torch.Generator().manual_seed(4)
+        for _ in range(4):
+            for p in parameters:
+                p.grad = torch.randn(p.shape, generator=again)
+            optimizer.step()
+        both.append((parameters, optimizer))
+    (theirs, _), (ours, optimizer) = both
+    for x, expected, found in zip(start, theirs, ours, strict=True):
+        assert (found - expected).norm() < 1e-2 * (expected - x).norm()
+    assert set(optimizer.state[ours[0]]) == {"momentum_buffer"}
