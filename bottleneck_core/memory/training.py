@@ -1,9 +1,10 @@
 """Memory of training one of our configurations on one GPU: what is held for good, and what backward needs saved.
 
-Two ways of running are derived, op by op from `model/`: fp32 without compilation, and bf16 autocast compiled. Legend: B
-batch, T tokens of a block, C d_model, F d_ff, E embed_dim, V vocabulary padded to 64 (as `GPT.unembed` pads it on
-CUDA), Q, K, U total widths of queries, keys and values as projected, q, k, u of the same as the attention kernel takes
-them (heads repeated for gqa in fp32, head dims padded to be equal), L layers, H heads, N parameters.
+Two ways of running are derived, op by op from `model/`: fp32 without compilation, and bf16 autocast compiled with the
+kernels of `kernels/` (fused loss, SwiGLU, attention of narrow heads). Legend: B batch, T tokens of a block, C d_model,
+F d_ff, E embed_dim, V vocabulary padded to 64 (as `GPT.unembed` pads it on CUDA) or 128 (the fused loss), Q, K, U total
+widths of queries, keys and values as projected, q, k, u of the same as the attention kernel takes them (heads repeated
+for gqa in fp32, head dims padded to be equal where heads are wide), L layers, H heads, N parameters.
 
 The peak is the larger of two moments. At the loss nothing has been freed yet: weights, optimiser state, copies of
 weights, all saved activations and the logits with their gradients. In the optimiser step: weights, gradients, state.
@@ -26,7 +27,9 @@ from bottleneck_core.memory.layers import (
 from bottleneck_core.memory.parameters import count_parameters
 
 Mode = Literal["fp32", "bf16-compiled"]
-VOCAB_MULTIPLE = 64
+VOCAB_MULTIPLE = {"fp32": 64, "bf16-compiled": 128}
+NARROW = 32  # head dims up to this have a kernel of their own in half precision
+LOSS_CHUNK = 16384  # the default of --loss-chunk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,9 @@ class _Shape:
     vocab: int
     projected: tuple[int, int, int]  # Q, K, U; K is 0 where keys use the queries' projection
     kernel: tuple[int, int, int]  # q, k, u
+    output: int  # of the kernel, all heads
+    narrow: bool
+    loss_chunk: int
     null: bool
     swiglu: bool
     tempered: bool
@@ -119,6 +125,7 @@ def _shape(model: Any, vocab_size: int, batch: int, mode: Mode) -> _Shape:
     queries, repeated = query_width(model), mode_of(model).grouped and mode == "fp32"
     widest = max(keys, values)  # the kernel wants equal head dims, which keys and values need not have
     kernel = (queries, queries, queries) if repeated else (max(queries, widest), widest, widest)
+    narrow = mode == "bf16-compiled" and max(queries, output_width(model)) <= NARROW * heads
     return _Shape(
         tokens=batch * setting_of(model, "block_size"),
         layers=setting_of(model, "n_layer"),
@@ -126,9 +133,12 @@ def _shape(model: Any, vocab_size: int, batch: int, mode: Mode) -> _Shape:
         d_model=setting_of(model, "d_model"),
         d_ff=setting_of(model, "d_ff"),
         embed=setting_of(model, "embed_dim"),
-        vocab=-(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE,
+        vocab=-(-vocab_size // VOCAB_MULTIPLE[mode]) * VOCAB_MULTIPLE[mode],
         projected=(queries, 0 if setting_of(model, "tie_qk") else keys, values),
-        kernel=kernel,
+        kernel=(queries, keys, values) if narrow else kernel,
+        output=output_width(model) if narrow else kernel[0],  # padded heads: as wide as the queries
+        narrow=narrow,
+        loss_chunk=optional_setting(model, "loss_chunk") or LOSS_CHUNK,
         null=bool(setting_of(model, "null_attn")),
         swiglu=setting_of(model, "mlp") == "swiglu",
         tempered=bool(setting_of(model, "learned_temp")),
@@ -161,18 +171,18 @@ def _block_bf16(s: _Shape) -> tuple[int, list[str]]:
     norms = 2 * (4 + 2 + 2) * s.d_model
     joint = 2 * sum(s.projected) + (4 * s.projected[0] if s.tempered else 0)
     q, k, u = s.kernel
-    kernel = 2 * (q + k + u)
-    out = 2 * q + 4 * s.heads
-    hidden = (2 if s.swiglu else 1) * 2 * s.d_ff
+    kernel = 2 * (q + k + (0 if s.narrow else u))  # our own kernel reads the values where they were projected
+    out = 2 * s.output + 4 * s.heads
+    hidden = (3 if s.swiglu else 1) * 2 * s.d_ff
     lines = [
         f"a block, residual stream: 2 x (norm's input in fp32, its output and the branch's in bf16) x {s.d_model} "
         f"= {norms:,} B a token",
         f"a block, projections: {' + '.join(map(str, s.projected))} values x 2 B"
         + (f" and tempered q {s.projected[0]} x 4 B" if s.tempered else "")
         + f" = {joint:,} B a token",
-        f"a block, kernel inputs: ({q} + {k} + {u}) x 2 B = {kernel:,} B a token",
-        f"a block, kernel output and log-sum-exp: {q} x 2 B + {s.heads} x 4 B = {out:,} B a token",
-        f"a block, feed-forward: {'gate, up' if s.swiglu else 'up'} x {s.d_ff} x 2 B = {hidden:,} B a token",
+        f"a block, kernel inputs: ({q} + {k}{'' if s.narrow else f' + {u}'}) x 2 B = {kernel:,} B a token",
+        f"a block, kernel output and log-sum-exp: {s.output} x 2 B + {s.heads} x 4 B = {out:,} B a token",
+        f"a block, feed-forward: {'gate, up, product' if s.swiglu else 'up'} x {s.d_ff} x 2 B = {hidden:,} B a token",
     ]
     return norms + joint + kernel + out + hidden, lines
 
@@ -193,11 +203,16 @@ def _activations(s: _Shape, block: int, checkpointed: bool, mode: Mode) -> tuple
 
 def _head(s: _Shape, mode: Mode) -> tuple[int, str]:
     """Logits and loss. Eager cross-entropy holds three fp32 copies at once: forward the logits, their copy without the
-    padding and the log-probabilities, backward the latter and two gradients. Compiled, the gradient takes the place of
-    the bf16 logits."""
-    copies, width = (3, 4) if mode == "fp32" else (1, 2)
-    size = copies * width * s.tokens * s.vocab
-    return size, f"logits and loss: {copies} x {s.tokens:,} tokens x {s.vocab:,} x {width} B = {size:,} B"
+    padding and the log-probabilities, backward the latter and two gradients. Fused, a chunk of tokens has bf16 logits,
+    which their gradient replaces, beside the gradient of all its inputs."""
+    if mode == "fp32":
+        size = 3 * 4 * s.tokens * s.vocab
+        return size, f"logits and loss: 3 x {s.tokens:,} tokens x {s.vocab:,} x 4 B = {size:,} B"
+    chunk = -(-s.tokens // -(-s.tokens // s.loss_chunk))
+    size = 2 * chunk * s.vocab + 2 * s.tokens * s.embed
+    return size, (
+        f"logits and loss: {chunk:,} tokens x {s.vocab:,} x 2 B + {s.tokens:,} gradients x {s.embed} x 2 B = {size:,} B"
+    )
 
 
 def _copies(s: _Shape, parameters: int, mode: Mode) -> tuple[int, str]:

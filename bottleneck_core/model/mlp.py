@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bottleneck_core import kernels
 from bottleneck_core.config import ModelConfig
+
+_KERNELS = kernels.available() is None
 
 
 class SwiGLU(nn.Module):
@@ -27,8 +30,11 @@ class SwiGLU(nn.Module):
         if x.size(1) == 1:  # a single token reads little, and the weights would be copied for it
             gate, up = self.gate_proj(x), self.up_proj(x)
         else:
-            joined = torch.cat((self.gate_proj.weight, self.up_proj.weight))  # (2 F, C)
-            gate, up = F.linear(x, joined).chunk(2, dim=-1)
+            weight = torch.cat((self.gate_proj.weight, self.up_proj.weight))  # (2 F, C)
+            joined = F.linear(x, weight)  # (B, T, 2 F)
+            if _KERNELS and joined.is_cuda and joined.dtype in kernels.HALF_PRECISION:
+                return self.dropout(self.down_proj(kernels.swiglu(joined)))
+            gate, up = joined.chunk(2, dim=-1)
         hidden = F.silu(gate) * up  # (B, T, F)
         return self.dropout(self.down_proj(hidden))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,14 @@ from triton import knobs
 pytestmark = pytest.mark.skipif(not knobs.runtime.interpret, reason="the interpreter was not chosen before triton")
 
 WIDTH = 16
+MODULE = importlib.import_module("bottleneck_core.kernels.linear_cross_entropy")
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of 64 columns: a vocabulary of 300 has several whole ones and a part of one."""
+    monkeypatch.setattr(MODULE, "_PARTS", 2)
+    monkeypatch.setattr(MODULE, "_COLUMNS", 32)
 
 
 def data(tokens: int, vocab: int, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,7 +39,8 @@ def expected(x: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor
     """Loss and gradients in float64."""
     x, weight = x.double().requires_grad_(), weight.double().requires_grad_()
     loss = F.cross_entropy(x @ weight.T, targets)
-    return loss, *torch.autograd.grad(loss, (x, weight))
+    dx, dw = torch.autograd.grad(loss, (x, weight))
+    return loss, dx, dw
 
 
 def relative(ours: Tensor, truth: Tensor) -> float:
@@ -42,7 +53,8 @@ def relative(ours: Tensor, truth: Tensor) -> float:
 def test_loss_and_gradients(dtype: torch.dtype, chunk: int, vocab: int) -> None:
     x, weight, targets = data(9, vocab, dtype)
     truth, dx, dw = expected(x, weight, targets)
-    x.requires_grad_(), weight.requires_grad_()
+    x.requires_grad_()
+    weight.requires_grad_()
     loss = linear_cross_entropy(x, weight, targets, dtype, chunk)
     (3 * loss).backward()
     assert x.grad is not None and weight.grad is not None
@@ -65,7 +77,8 @@ def test_ignored_targets_count_nowhere() -> None:
     x, weight, targets = data(9, 300)
     targets[2], targets[8] = -100, -100
     truth, dx, dw = expected(x, weight, targets)
-    x.requires_grad_(), weight.requires_grad_()
+    x.requires_grad_()
+    weight.requires_grad_()
     loss = linear_cross_entropy(x, weight, targets, torch.bfloat16, 4)
     loss.backward()
     assert x.grad is not None and weight.grad is not None
@@ -89,3 +102,11 @@ def test_a_mean_over_many_tokens_does_not_vanish_in_half_precision() -> None:
     (loss * 2.0**16).backward()  # what a loss scaler does
     assert x.grad is not None
     assert relative(x.grad, 2.0**16 * dx) < 5e-3
+
+
+def test_what_a_compiler_is_told_of_it_is_true() -> None:
+    x, weight, targets = data(9, 300)
+    x, weight = x.bfloat16().requires_grad_(), weight.requires_grad_()
+    torch.library.opcheck(torch.ops.bottleneck_core.linear_cross_entropy.default, (x, weight, targets, 4))
+    inputs = (x.detach(), weight.detach(), targets, 4)
+    torch.library.opcheck(torch.ops.bottleneck_core.linear_cross_entropy_value.default, inputs)

@@ -1,4 +1,4 @@
-"""The fast path: PyTorch's fused attention for every variant, null key included.
+"""The fast path: PyTorch's fused attention for every variant, null key included; narrow heads on CUDA by our kernel.
 
 A null key makes one key more than there are queries, and SDPA's `is_causal` aligns the diagonal upper left, which
 would hide each query's own key. A zero query in front squares the problem instead: it sees the null key alone,
@@ -18,14 +18,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 
+from bottleneck_core import kernels
+
 if TYPE_CHECKING:
     from bottleneck_core.model.attention.base import Projected
+
+_KERNELS = kernels.available() is None
 
 
 def attend(projected: Projected, dropout_p: float = 0.0) -> Tensor:
     """What `reference.attend` computes, (B, T, H * V), without a T x S matrix where a fused kernel can."""
     q, k, v = projected.q, projected.k, projected.v
     T, S, V = q.size(2), k.size(2), v.size(3)
+    if T == S and not dropout_p and _is_narrow(q, v):
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, T, H or G, K or V)
+        return kernels.attention(q, k, v, projected.null_k, projected.null_v, projected.scale).flatten(2)
     if projected.null_k is not None and projected.null_v is not None:
         k = torch.cat((_row(projected.null_k, k), k), dim=2)  # (B, G, S + 1, K)
         v = torch.cat((_row(projected.null_v, v), v), dim=2)  # (B, G, S + 1, V)
@@ -49,6 +56,12 @@ def attend(projected: Projected, dropout_p: float = 0.0) -> Tensor:
         enable_gqa=k.size(1) != q.size(1),
     )  # (B, H, T or T + 1, max(K, V))
     return out[:, :, -T:, :V].transpose(1, 2).flatten(2)  # (B, T, H, V) -> (B, T, H * V)
+
+
+def _is_narrow(q: Tensor, v: Tensor) -> bool:
+    """Whether our own kernel is the fastest: heads narrower than PyTorch's kernels are made for, in half precision."""
+    widest = max(q.size(3), v.size(3))
+    return _KERNELS and q.is_cuda and q.dtype in kernels.HALF_PRECISION and widest <= kernels.WIDEST
 
 
 def _row(null: Tensor, like: Tensor) -> Tensor:
