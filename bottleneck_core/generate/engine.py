@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from bottleneck_core.errors import UserError
+from bottleneck_core.generate.graph import GraphedDecoder, Graphs, refusal
 from bottleneck_core.generate.layer import Plan, inference_dtype, layers_of
 from bottleneck_core.generate.sampling import Sampler, Sampling
 from bottleneck_core.kvcache import KVCache
@@ -27,16 +30,26 @@ class Engine:
     """Continues token sequences with a model and a cache of its keys and values.
 
     Without a policy the cache is native: it stores the model's own dtype, and cached decoding equals the full forward
-    pass. `tokens` holds the ids of each request that the cache holds, padding left out.
+    pass. `tokens` holds the ids of each request that the cache holds, padding left out. `graphs`: whether `generate`
+    may repeat its steps as CUDA graphs; `graph_fallback` tells why the last token did not come from one, None where it
+    did or none was drawn.
     """
 
     def __init__(
-        self, model: GPT, policy: CachePolicy | None = None, *, plan: Plan | None = None, page: int = PAGE
+        self,
+        model: GPT,
+        policy: CachePolicy | None = None,
+        *,
+        plan: Plan | None = None,
+        page: int = PAGE,
+        graphs: Graphs = "auto",
     ) -> None:
         self.model = model.eval()
         self.policy = policy
         self.plan = plan or Plan()
         self.page = page
+        self.graphs: Graphs = graphs
+        self.graph_fallback: str | None = None
         self.device = model.embed.weight.device
         self.tokens: list[list[int]] = []
         self._set(self._new_cache(1))
@@ -99,15 +112,43 @@ class Engine:
         """
         sampler = Sampler(sampling or Sampling(), seed, len(prompts))
         logits = self.prefill(prompts)
+        if max_new_tokens < 1:
+            return
+        first = sampler.draw(logits).tolist()
         stopped = [False] * len(prompts)
-        for count in range(1, max_new_tokens + 1):
-            drawn = sampler.draw(logits)
-            ids = drawn.tolist()
-            yield [None if done else token for done, token in zip(stopped, ids, strict=True)]
-            stopped = [done or token in stop for done, token in zip(stopped, ids, strict=True)]
-            if all(stopped) or count == max_new_tokens:
-                return
-            logits = self.feed(drawn[:, None])[:, -1]
+        with closing(self.decode(first, sampler, max_new_tokens - 1)) as more:
+            for ids in chain([first], more):
+                yield [None if done else token for done, token in zip(stopped, ids, strict=True)]
+                stopped = [done or token in stop for done, token in zip(stopped, ids, strict=True)]
+                if all(stopped):
+                    return
+
+    def decode(self, ids: Sequence[int], sampler: Sampler, count: int) -> Generator[list[int], None, None]:
+        """`count` more tokens of each request, one id a request at a time, after the tokens `ids` that come next.
+
+        From CUDA graphs where that can be. The device is then a step ahead of what was given, unless the plan has just
+        been changed: who changes it (`use`) to compare times measures the plan's own steps.
+        """
+        plan, decoder = self.plan, None
+        try:
+            for left in range(count, 0, -1):
+                steady, plan = plan == self.plan, self.plan
+                if decoder is None or not decoder.in_flight:
+                    decoder = self._decoder(decoder, ids, sampler)
+                    if decoder is None:
+                        ids = sampler.draw(self.feed(torch.tensor(ids, device=self.device)[:, None])[:, -1]).tolist()
+                        yield list(ids)
+                        continue
+                    self._launch(decoder)
+                if steady and decoder.in_flight < left and decoder.has_room:
+                    self._launch(decoder)
+                fed, ids = ids, decoder.read()
+                for held, token in zip(self.tokens, fed, strict=True):
+                    held.append(token)
+                yield list(ids)
+        finally:
+            if decoder is not None:
+                decoder.end(sampler)
 
     def use(self, plan: Plan) -> None:
         """Read the cache by another plan from the next token on."""
@@ -117,7 +158,7 @@ class Engine:
 
     def fork(self, requests: Sequence[int]) -> Engine:
         """An engine that goes on from here with the given requests, repeated where they are given twice."""
-        other = Engine(self.model, self.policy, plan=self.plan, page=self.page)
+        other = Engine(self.model, self.policy, plan=self.plan, page=self.page, graphs=self.graphs)
         other._set(self.cache.fork(requests=requests))
         other.tokens = [list(self.tokens[request]) for request in requests]
         return other
@@ -135,16 +176,39 @@ class Engine:
         self._set(cache)
         self.tokens = tokens
 
-    @torch.inference_mode()
-    def _forward(self, idx: Tensor, last_only: bool) -> Tensor:
-        end = self.cache.length + idx.size(1)
+    def _decoder(self, running: GraphedDecoder | None, ids: Sequence[int], sampler: Sampler) -> GraphedDecoder | None:
+        """What decodes the next token by a graph: `running`, or one that begins with `ids`; None where none can."""
+        fits = running is not None and running.fits(self.cache)
+        if running is not None and fits and running.knows(self.plan):
+            return running  # the question below takes as long as a step
+        self.graph_fallback = refusal(self.model, self.cache, self.plan, self.graphs)
+        if self.graph_fallback:
+            return None
+        if fits:
+            return running
+        if self._graphed is None or not self._graphed.fits(self.cache):
+            self._graphed = GraphedDecoder(self.model, self.cache)
+        self._graphed.begin(ids, sampler)
+        return self._graphed
+
+    def _launch(self, decoder: GraphedDecoder) -> None:
+        start = self.cache.length + decoder.in_flight
+        self._warn_of_growth(start, start + 1)
+        decoder.launch(self.plan)
+
+    def _warn_of_growth(self, start: int, end: int) -> None:
         block_size = self.model.config.block_size
-        if end > block_size >= self.cache.length:
+        if end > block_size >= start:
             warnings.warn(
                 f"the text grows beyond {block_size} tokens, the context this model was trained with: "
                 "expect worse predictions",
-                stacklevel=3,
+                stacklevel=4,
             )
+
+    @torch.inference_mode()
+    def _forward(self, idx: Tensor, last_only: bool) -> Tensor:
+        end = self.cache.length + idx.size(1)
+        self._warn_of_growth(self.cache.length, end)
         if self.model.rotary is not None:
             self.model.rotary.reserve(end)
         logits = self.model.continue_from(self.layers, idx, last_only)
@@ -181,4 +245,5 @@ class Engine:
 
     def _set(self, cache: KVCache) -> None:
         self.cache = cache
+        self._graphed: GraphedDecoder | None = None  # of this cache
         self.layers = layers_of(cache, self.plan)

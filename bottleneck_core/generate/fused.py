@@ -22,10 +22,16 @@ def unsupported(projected: Projected, cache: KVCache, layer: int, plan: Plan) ->
     """Why the kernels cannot read this layer, in words; None where they can."""
     if plan.fused == "auto" and cache.device.type != "cuda":
         return "fused decoding needs a CUDA device"
+    return unreadable(projected.q[:, :, 0], projected.k.size(1), cache, layer)
+
+
+def unreadable(q: Tensor, heads: int, cache: KVCache, layer: int) -> str | None:
+    """Why the kernels cannot take queries like q (B, H, K) over `heads` cached heads, in words; None where they can."""
     if any(_kind(tensor) is None for tensor in cache.layers[layer].values()):
         return f"fused decoding does not read {cache.dtype}".replace("torch.", "")
-    *keys, values = _described(projected, cache, layer)
-    return kernels.unsupported(projected.q[:, :, 0], keys, values, page=cache.page)
+    tensors = cache.layers[layer].values()
+    *keys, values = [described(tensor, heads, q, None) for tensor in tensors]  # addresses do not matter here
+    return kernels.unsupported(q, keys, values, page=cache.page)
 
 
 def attend_and_store(
@@ -34,7 +40,11 @@ def attend_and_store(
     """As `kvcache.attend_and_store`, for one new token a request: (B, 1, H * V)."""
     cache.write(layer, rows)
     tokens = cache.length + 1
-    *keys, values = _described(projected, cache, layer)
+    heads = projected.k.size(1)
+    *keys, values = [
+        described(tensor, heads, tensor.code_addresses(), tensor.scale_addresses())
+        for tensor in cache.layers[layer].values()
+    ]
     residual = max(tensor.residual for tensor in cache.layers[layer].values())
     out = kernels.decode(
         projected.q[:, :, 0],
@@ -53,20 +63,17 @@ def attend_and_store(
     return out.flatten(1)[:, None].to(projected.q.dtype)
 
 
-def _described(projected: Projected, cache: KVCache, layer: int) -> list[kernels.PackedTensor]:
-    heads = projected.k.size(1)
-    return [
-        kernels.PackedTensor(
-            kind=_kind(tensor) or NATIVE,
-            heads=heads,
-            head_dim=tensor.width // heads,
-            qblock=tensor.block,
-            codes=tensor.code_addresses(),
-            scales=tensor.scale_addresses(),
-            ring=tensor.ring,
-        )
-        for tensor in cache.layers[layer].values()
-    ]
+def described(tensor: CachedTensor, heads: int, codes: Tensor, scales: Tensor | None) -> kernels.PackedTensor:
+    """A cached tensor of `heads` heads as the kernels see it, its pages at the addresses in `codes` and `scales`."""
+    return kernels.PackedTensor(
+        kind=_kind(tensor) or NATIVE,
+        heads=heads,
+        head_dim=tensor.width // heads,
+        qblock=tensor.block,
+        codes=codes,
+        scales=scales,
+        ring=tensor.ring,
+    )
 
 
 def _kind(tensor: CachedTensor) -> str | None:

@@ -47,7 +47,7 @@ class CachedLayer:
     def attend(self, projected: Projected) -> Tensor:
         """Store the new keys and values, and return the attention of the new queries, (B, T, H * V)."""
         if self.cache.policy is not None and self.cache.policy.hadamard:
-            projected = self._rotated(projected)
+            projected = rotated(projected)
         rows = self._rows(projected)
         # While the window is still filling, it is all there is to read: no kernel helps, and its slots still move.
         filling = self.cache.length + 1 < self.cache.residual
@@ -64,7 +64,7 @@ class CachedLayer:
             self.layer,
             kv_heads=projected.k.size(1),
             scale=projected.scale,
-            null=_null(projected),
+            null=null_of(projected),
             block=self.plan.block,
         )
 
@@ -74,15 +74,17 @@ class CachedLayer:
         names = list(self.cache.layers[self.layer])
         return {name: part.transpose(1, 2).flatten(2) for name, part in zip(names, (*keys, projected.v), strict=True)}
 
-    def _rotated(self, projected: Projected) -> Projected:
-        parts = _key_parts(projected)
-        null_k = projected.null_k
-        return replace(
-            projected,
-            q=rotate(projected.q, parts),
-            k=rotate(projected.k, parts),
-            null_k=None if null_k is None else rotate(null_k.to(projected.k.dtype), parts),
-        )
+
+def rotated(projected: Projected) -> Projected:
+    """Queries and keys turned by Hadamard matrices, each part of the keys by its own."""
+    parts = _key_parts(projected)
+    null_k = projected.null_k
+    return replace(
+        projected,
+        q=rotate(projected.q, parts),
+        k=rotate(projected.k, parts),
+        null_k=None if null_k is None else rotate(null_k.to(projected.k.dtype), parts),
+    )
 
 
 def _key_parts(projected: Projected) -> tuple[int, ...]:
@@ -91,7 +93,7 @@ def _key_parts(projected: Projected) -> tuple[int, ...]:
     return (semantic, width - semantic) if semantic else (width,)
 
 
-def _null(projected: Projected) -> tuple[Tensor, Tensor] | None:
+def null_of(projected: Projected) -> tuple[Tensor, Tensor] | None:
     if projected.null_k is None or projected.null_v is None:
         return None
     return projected.null_k, projected.null_v

@@ -32,20 +32,43 @@ class Sampler:
         self.sampling = sampling
         # On the CPU: the numbers then do not depend on the device.
         self.streams = [torch.Generator("cpu").manual_seed((seed * 1_000_003 + row) % 2**63) for row in range(batch)]
+        self._shares = torch.empty(0, batch)  # drawn from the streams and not used yet
 
     def draw(self, logits: Tensor) -> Tensor:
         """Token ids (B,) int64 drawn from logits (B, N) of any floating dtype."""
-        sampling = self.sampling
-        if sampling.temperature == 0:
-            return logits.argmax(-1)
-        kept = _likely(logits.float() / sampling.temperature, sampling.top_k, sampling.top_p)
-        # By inverting the cumulative distribution: one uniform number a request.
-        share = torch.cat([torch.rand(1, generator=stream) for stream in self.streams]).to(logits.device)
-        cumulative = kept.softmax(-1).double().cumsum(-1)
-        token = torch.searchsorted(cumulative, (share * cumulative[:, -1])[:, None], right=True).squeeze(-1)
-        # Rounding may place the number at the very end, behind the last token that is possible.
-        last = kept.shape[-1] - 1 - kept.isfinite().flip(-1).int().argmax(-1)
-        return torch.minimum(token, last)
+        if self.sampling.temperature == 0:
+            return pick(logits, self.sampling)
+        share = self.shares(1)[0].to(logits.device)
+        self.use(1)
+        return pick(logits, self.sampling, share)
+
+    def shares(self, count: int) -> Tensor:
+        """The uniform numbers (count, B) float32, on the CPU, that decide the next `count` tokens; none is used up."""
+        missing = count - self._shares.size(0)
+        if missing > 0:
+            drawn = [torch.rand(missing, generator=stream) for stream in self.streams]
+            self._shares = torch.cat((self._shares, torch.stack(drawn, dim=1)))
+        return self._shares[:count]
+
+    def use(self, count: int) -> None:
+        """Leave the next `count` numbers behind: their tokens are drawn."""
+        self._shares = self._shares[count:]
+
+
+def pick(logits: Tensor, sampling: Sampling, share: Tensor | None = None) -> Tensor:
+    """Token ids (B,) int64 of logits (B, N): the most likely, or those at the place `share` (B,) of the distribution.
+
+    Only operations on the device, so that a CUDA graph can hold them.
+    """
+    if sampling.temperature == 0 or share is None:
+        return logits.argmax(-1)
+    kept = _likely(logits.float() / sampling.temperature, sampling.top_k, sampling.top_p)
+    # By inverting the cumulative distribution: one uniform number a request.
+    cumulative = kept.softmax(-1).double().cumsum(-1)
+    token = torch.searchsorted(cumulative, (share * cumulative[:, -1])[:, None], right=True).squeeze(-1)
+    # Rounding may place the number at the very end, behind the last token that is possible.
+    last = kept.shape[-1] - 1 - kept.isfinite().flip(-1).int().argmax(-1)
+    return torch.minimum(token, last)
 
 
 def _likely(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:

@@ -60,6 +60,7 @@ def decode(
     null_k: Tensor | None = None,
     null_v: Tensor | None = None,
     first: Tensor | None = None,
+    counts: Tensor | None = None,
     passes: Literal[1, 2] = 2,
     tuning: Tuning | None = None,
 ) -> Tensor:
@@ -71,6 +72,10 @@ def decode(
     int32: positions below are hidden. passes=1 walks all tokens in one program a row and group of heads, 2 splits them
     into spans that a second kernel merges. Nothing waits for the device. Raises ValueError with the reason where
     `unsupported` has one.
+
+    `counts` (int32, on the device) holds `tokens` and `ring_from` in its first two places, and the arguments are then
+    the most that they may become: the launch is the same for all of them, and so are the spans that each is cut into.
+    Windows are full in that case, and begin behind position 0.
 
     Softmax and sums are float32; queries, weights and codes meet in fp16 (bf16, or 3 x tf32, where the cache is bf16 or
     fp32).
@@ -85,21 +90,17 @@ def decode(
     has_ring = any(tensor.ring is not None for tensor in (*keys, values)) and ring_from < tokens
     if has_ring and (passes == 1 or ring_from == 0):
         tuning = replace(tuning, kernel="bytes")
-    call = _Call(q, keys, values, null_k, null_v, first, scale, tokens, ring_from, page, tuning)
+    call = _Call(q, keys, values, null_k, null_v, first, counts, scale, tokens, ring_from, page, tuning)
     cut = call.plan
     if not cut.words:
-        splits, tiles = (
-            (1, -(-tokens // cut.block_n)) if passes == 1 else _spans(cut, call.batch, tokens, tuning, q.device)
-        )
+        splits, tiles = call.spans(tokens, passes)
         outputs = _Outputs.of(call, splits)
         call.bytes(cut, outputs, has_ring, splits, tiles)
     else:
         paged = ring_from if has_ring else tokens
-        splits, tiles = (
-            (1, -(-paged // cut.block_n)) if passes == 1 else _spans(cut, call.batch, paged, tuning, q.device)
-        )
+        splits, tiles = call.spans(paged, passes)
         outputs = _Outputs.of(call, splits + has_ring)
-        call.words(cut, outputs, paged, splits, tiles)
+        call.words(cut, outputs, has_ring, splits, tiles)
         if has_ring:  # one more span, of the window alone
             tail = replace(call, tuning=Tuning(kernel="bytes", group=tuning.group), null_k=None, null_v=None)
             tail.bytes(tail.plan, outputs, True, 1, 0, line=splits)
@@ -148,6 +149,7 @@ class _Call:
     null_k: Tensor | None
     null_v: Tensor | None
     first: Tensor | None
+    counts: Tensor | None
     scale: float
     tokens: int
     ring_from: int
@@ -166,6 +168,21 @@ class _Call:
     def plan(self) -> Plan:
         return plan(tuple(key.shape for key in self.keys), self.values.shape, self.heads, self.page, self.tuning)
 
+    def spans(self, tokens: int, passes: int) -> tuple[int, int]:
+        """Spans of tokens a row and group, and tiles a span: where the device counts, the least that a span takes."""
+        cut, least, wanted = self.plan, 1, self.tuning.splits
+        tiles = -(-tokens // cut.block_n)
+        if passes == 1:
+            return 1, tiles
+        if not wanted:
+            programs, least = cut.programs * _processors(self.q.device), FEWEST_TILES
+            wanted = min(-(-programs // (self.batch * cut.groups)), -(-tiles // least))
+        spans = max(1, min(wanted, tiles))
+        if self.counts is not None:
+            return spans, least
+        each = -(-tiles // spans)
+        return -(-tiles // each), each
+
     def bytes(self, cut: Plan, to: _Outputs, has_ring: bool, splits: int, tiles: int, line: int = 0) -> None:
         """Launch the kernel whose matrix element is a byte; `line` is its first one of the partial results."""
         from bottleneck_core.kernels import triton_decode
@@ -174,24 +191,27 @@ class _Call:
         columns = _tables(cut, q.device)
         spans: Any = triton_decode.spans[(cut.groups * splits * self.batch,)]
         spans(
-            q, *self._nulls(), columns if self.first is None else self.first, columns, to.parts, to.lse,
+            q, *self._nulls(), columns if self.first is None else self.first, columns,
+            columns if self.counts is None else self.counts, to.parts, to.lse,
             *_pointers(keys[0], q), *_pointers(keys[-1], q), *_pointers(self.values, q),
             self.scale, self.tokens, self.ring_from, tiles, splits, to.lines, line,
             GROUP=cut.group, HAS_RING=has_ring, **self._fixed(cut, to),
         )  # fmt: skip
 
-    def words(self, cut: Plan, to: _Outputs, tokens: int, splits: int, tiles: int) -> None:
-        """Launch the kernel whose matrix element is a 16-bit word, over the pages alone."""
+    def words(self, cut: Plan, to: _Outputs, has_ring: bool, splits: int, tiles: int) -> None:
+        """Launch the kernel whose matrix element is a 16-bit word, over the pages alone, up to the window."""
         from bottleneck_core.kernels import triton_words
 
         q, keys = self.q, self.keys
         columns = _tables(cut, q.device)
         spans: Any = triton_words.word_spans[(cut.groups * splits * self.batch,)]
         spans(
-            q, *self._nulls(), columns if self.first is None else self.first, columns, to.parts, to.lse,
+            q, *self._nulls(), columns if self.first is None else self.first, columns,
+            columns if self.counts is None else self.counts, to.parts, to.lse,
             *_pointers(keys[0], q)[:2], *_pointers(keys[-1], q)[:2], *_pointers(self.values, q)[:2],
-            self.scale, tokens, tiles, splits, to.lines,
-            FOLD=self.tuning.fold, maxnreg=cut.registers, **self._fixed(cut, to),
+            self.scale, self.ring_from if has_ring else self.tokens, tiles, splits, to.lines,
+            COUNT=int(has_ring and self.counts is not None), FOLD=self.tuning.fold, maxnreg=cut.registers,
+            **self._fixed(cut, to),
         )  # fmt: skip
 
     def _nulls(self) -> tuple[Tensor, Tensor]:
@@ -205,20 +225,10 @@ class _Call:
             "H": self.heads, "REP": self.heads // self.values.heads, "KT": self.q.size(-1), "GROUPS": cut.groups,
             "NULL_DIM": power_of_two(max(key.head_dim for key in self.keys)), "PAGE": self.page, "N": cut.block_n,
             "C": cut.padded_columns, "HAS_NULL": self.null_k is not None, "HAS_FIRST": self.first is not None,
-            "FINAL": to.final, "WIDE": _interpreted(), "EARLY": not to.final and _early(self.q.device),
+            "COUNTED": self.counts is not None, "FINAL": to.final, "WIDE": _interpreted(),
+            "EARLY": not to.final and _early(self.q.device),
             "num_warps": cut.num_warps, "num_stages": cut.num_stages,
         }  # fmt: skip
-
-
-def _spans(cut: Plan, batch: int, tokens: int, tuning: Tuning, device: torch.device) -> tuple[int, int]:
-    """Spans of tokens a row and group, and tiles a span."""
-    tiles = -(-tokens // cut.block_n)
-    wanted = tuning.splits
-    if not wanted:
-        programs = cut.programs * _processors(device)
-        wanted = min(-(-programs // (batch * cut.groups)), -(-tiles // FEWEST_TILES))
-    each = -(-tiles // max(1, min(wanted, tiles)))
-    return -(-tiles // each), each
 
 
 @lru_cache(maxsize=16)

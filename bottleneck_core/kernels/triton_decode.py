@@ -28,24 +28,26 @@ from bottleneck_core.kernels.triton_tile import (
     SCALE_COLUMNS,
     SCALES,
     null_logit,
+    tiles_a_span,
 )
 
 
 @triton.jit(do_not_specialize=["tokens", "ring_from", "tiles_a_split", "splits", "lines", "line0"])
 def spans(
-    q, null_k, null_v, first, columns, out, lse,
+    q, null_k, null_v, first, columns, counts, out, lse,
     k0_codes, k0_scales, k0_ring, k1_codes, k1_scales, k1_ring, v_codes, v_scales, v_ring,
     scale, tokens, ring_from, tiles_a_split, splits, lines, line0,
     K0: tl.constexpr, K1: tl.constexpr, V: tl.constexpr, PARTS: tl.constexpr,
     H: tl.constexpr, REP: tl.constexpr, KT: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr,
     NULL_DIM: tl.constexpr, PAGE: tl.constexpr, N: tl.constexpr, C: tl.constexpr,
-    HAS_NULL: tl.constexpr, HAS_FIRST: tl.constexpr, HAS_RING: tl.constexpr, FINAL: tl.constexpr, WIDE: tl.constexpr,
-    EARLY: tl.constexpr,
+    HAS_NULL: tl.constexpr, HAS_FIRST: tl.constexpr, HAS_RING: tl.constexpr, COUNTED: tl.constexpr,
+    FINAL: tl.constexpr, WIDE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Attention of one span of tokens, normalised: out (B, H, lines, V), lse (B, H, lines) in powers of two.
 
     A span writes line line0 + its number. FINAL: there is one span, and no lse is wanted. The last span takes the
-    window, the first one the null key.
+    window, the first one the null key. COUNTED: `tokens` and `ring_from` are read from `counts`, and `tiles_a_split` is
+    the least that a span takes.
     """
     if EARLY:
         gdc_launch_dependents()
@@ -113,12 +115,17 @@ def spans(
             mine, d = outputs(starting, column_block, v_block, True, V, REP)
             high_sum += tl.load(null_v + (head // REP)[None, :] * V[HEAD_DIM] + d[:, None], mask=mine, other=0.0)
 
+    if COUNTED:
+        tokens = tl.load(counts)
+        ring_from = tl.load(counts + 1)
     begin = 0
     if HAS_FIRST:
         begin = tl.load(first + batch)
     end = tokens
     if HAS_RING:
         end = ring_from
+    if COUNTED:
+        tiles_a_split = tiles_a_span(end, tiles_a_split, splits, N)
     tile0 = tl.maximum(split * tiles_a_split, begin // N)
     tile1 = tl.minimum((split + 1) * tiles_a_split, (end + N - 1) // N)
     for tile in range(tile0, tile1):

@@ -70,6 +70,15 @@ def page_rows(page, batch, start, ELEMENT: tl.constexpr, LENGTH: tl.constexpr, P
 
 
 @triton.jit
+def tiles_a_span(end, least, splits, N: tl.constexpr):
+    """Tiles that each of at most `splits` spans of `end` tokens takes, as `decode` cuts them; 0 for a least of 0."""
+    tiles = (end + N - 1) // N
+    shortest = tl.maximum(least, 1)
+    used = tl.maximum(tl.minimum(splits, (tiles + shortest - 1) // shortest), 1)
+    return tl.where(least > 0, (tiles + used - 1) // used, 0)
+
+
+@triton.jit
 def nf4_level(code):
     """fp16 levels of codes 0 to 15, chosen by halving: a table in memory would make every code an address."""
     bit0 = (code & 1) != 0

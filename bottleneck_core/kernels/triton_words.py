@@ -31,6 +31,7 @@ from bottleneck_core.kernels.triton_tile import (
     WORDS,
     null_logit,
     product,
+    tiles_a_span,
 )
 from bottleneck_core.kernels.triton_word_rows import (
     block_scales,
@@ -81,16 +82,19 @@ def word_scores(
 
 @triton.jit(do_not_specialize=["tokens", "tiles_a_split", "splits", "lines"])
 def word_spans(
-    q, null_k, null_v, first, columns, out, lse,
+    q, null_k, null_v, first, columns, counts, out, lse,
     k0_codes, k0_scales, k1_codes, k1_scales, v_codes, v_scales,
     scale, tokens, tiles_a_split, splits, lines,
     K0: tl.constexpr, K1: tl.constexpr, V: tl.constexpr, PARTS: tl.constexpr,
     H: tl.constexpr, REP: tl.constexpr, KT: tl.constexpr, GROUPS: tl.constexpr,
     NULL_DIM: tl.constexpr, PAGE: tl.constexpr, N: tl.constexpr, C: tl.constexpr,
-    HAS_NULL: tl.constexpr, HAS_FIRST: tl.constexpr, FINAL: tl.constexpr, WIDE: tl.constexpr, FOLD: tl.constexpr,
-    EARLY: tl.constexpr,
+    HAS_NULL: tl.constexpr, HAS_FIRST: tl.constexpr, COUNTED: tl.constexpr, COUNT: tl.constexpr,
+    FINAL: tl.constexpr, WIDE: tl.constexpr, FOLD: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Attention of one span of tokens, normalised: out (B, H, lines, V), lse (B, H, lines) in powers of two."""
+    """Attention of one span of tokens, normalised: out (B, H, lines, V), lse (B, H, lines) in powers of two.
+
+    COUNTED: `tokens` is read from counts[COUNT], and `tiles_a_split` is the least that a span takes.
+    """
     if EARLY:
         gdc_launch_dependents()
     program = tl.program_id(0)
@@ -150,6 +154,9 @@ def word_spans(
             sum2 += null_values(null_v, starting, v_block, 2, V, REP)
             sum3 += null_values(null_v, starting, v_block, 3, V, REP)
 
+    if COUNTED:
+        tokens = tl.load(counts + COUNT)
+        tiles_a_split = tiles_a_span(tokens, tiles_a_split, splits, N)
     begin = 0
     if HAS_FIRST:
         begin = tl.load(first + batch)

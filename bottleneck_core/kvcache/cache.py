@@ -19,6 +19,7 @@ from bottleneck_core.memory import CachePolicy, cached_widths
 
 PAGE = 256
 SNAPSHOT = 1
+UNSTORABLE = "keys or values of the model are infinite, undefined or beyond fp16's 65504: choose --kv-cache fp32"
 
 
 class KVCache:
@@ -86,9 +87,7 @@ class KVCache:
         """
         seen, self._storable = self._storable, []
         if seen and not bool(torch.stack(seen).all()):
-            raise UserError(
-                "keys or values of the model are infinite, undefined or beyond fp16's 65504: choose --kv-cache fp32"
-            )
+            raise UserError(UNSTORABLE)
 
     def truncate(self, length: int) -> None:
         """Forget positions from `length` on and free their memory. Raises ValueError beyond the end."""

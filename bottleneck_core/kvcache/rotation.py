@@ -6,6 +6,8 @@ a block's scale is set by many values instead of one. Queries, keys and the null
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -19,12 +21,14 @@ def _turned(x: Tensor) -> Tensor:
     # Walsh-Hadamard matrices exist in powers of two: a head dim of 12 is turned as three groups of 4.
     size = x.size(-1) & -x.size(-1)
     groups = x.unflatten(-1, (-1, size))
-    return (groups @ _hadamard(size, x)).flatten(-2)
+    return (groups @ _hadamard(size, x.dtype, x.device)).flatten(-2)
 
 
-def _hadamard(size: int, like: Tensor) -> Tensor:
-    """Sylvester's matrix (size, size), scaled to be orthogonal."""
-    matrix = like.new_ones(1, 1)
-    while matrix.size(0) < size:
-        matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
-    return matrix * size**-0.5
+@lru_cache(maxsize=32)
+def _hadamard(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Sylvester's matrix (size, size), scaled to be orthogonal. Made once: each layer of each token needs it."""
+    with torch.inference_mode(False):  # else training on from it later would be refused
+        matrix = torch.ones(1, 1, dtype=dtype, device=device)
+        while matrix.size(0) < size:
+            matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
+        return matrix * size**-0.5

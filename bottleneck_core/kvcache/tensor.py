@@ -61,6 +61,7 @@ class CachedTensor:
         self.dtype = dtype
         self.quantised = kind != NATIVE and FORMATS[kind].quantised
         self.residual = residual if self.quantised else 0
+        self.has_scales = kind != NATIVE and kind not in PLAIN
         self.block = 1 if kind == NATIVE else FORMATS[kind].block(width, qblock)
         self.pages: list[Page] = []
         self._table: tuple[Tensor, Tensor | None] | None = None  # addresses of the pages, until these change
@@ -78,9 +79,7 @@ class CachedTensor:
         """Store rows (B, T, W) at positions `start` and after. What follows them is forgotten."""
         packed = self._pack(rows)
         stop = start + rows.size(1)
-        while len(self.pages) * self.page < stop:
-            self.pages.append(self._new_page())
-            self._table = None
+        self._grow(stop)
         for index in range(start // self.page, -(-stop // self.page)):
             first, last = max(start, index * self.page), min(stop, (index + 1) * self.page)
             into, out_of = (
@@ -93,6 +92,15 @@ class CachedTensor:
                 page.scales[:, into] = packed.scales[:, out_of]
         if self.ring is not None:
             self._remember(rows, start)
+
+    def reserve(self, position: int) -> bool:
+        """Have a page of this tensor's own at `position`, for a kernel to write into; whether a page is another now."""
+        index = position // self.page
+        if index < len(self.pages) and not self.pages[index].shared:
+            return False
+        self._grow(position + 1)
+        self._own(index)
+        return True
 
     def read(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """The rows at positions start .. stop - 1 as the pages hold them, (B, stop - start, W) in `dtype`."""
@@ -187,12 +195,16 @@ class CachedTensor:
         if self._table is None:
             codes = [page.codes.data_ptr() for page in self.pages]
             scales = [page.scales.data_ptr() for page in self.pages if page.scales is not None]
-            has_scales = self.kind != NATIVE and self.kind not in PLAIN
-            self._table = (self._address_table(codes), self._address_table(scales) if has_scales else None)
+            self._table = (self._address_table(codes), self._address_table(scales) if self.has_scales else None)
         return self._table
 
     def _address_table(self, addresses: list[int]) -> Tensor:
         return torch.tensor(addresses, dtype=torch.int64, device=self.device)
+
+    def _grow(self, stop: int) -> None:
+        while len(self.pages) * self.page < stop:
+            self.pages.append(self._new_page())
+            self._table = None
 
     def _own(self, index: int) -> Page:
         if self.pages[index].shared:

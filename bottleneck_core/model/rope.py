@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bottleneck_core.kernels.append import turn
+
 
 class Rotary(nn.Module):
     """Turns queries and keys of head dim `dim` by their positions.
@@ -41,8 +43,10 @@ class Rotary(nn.Module):
         """Rotates x (B, H, T, D), whose first token stands at position `start`; same shape and dtype.
 
         `start` may be (B,), one position a request; whoever gives it reserves the positions, and those below 0, which
-        are padding, count as 0.
+        are padding, count as 0. For single tokens it may also be their `angles`: one kernel then does it all.
         """
+        if isinstance(start, Tensor) and start.is_floating_point():
+            return turn(x, *start)
         if isinstance(start, Tensor):
             position = (start[:, None] + torch.arange(x.size(-2), device=x.device)).clamp_min(0)  # (B, T)
             cos, sin = self.cos[position][:, None], self.sin[position][:, None]  # (B, 1, T, D/2)
@@ -55,6 +59,10 @@ class Rotary(nn.Module):
         # bf16 was turned in float32. Halves of one column (D = 2) come out of cat with H innermost, which no
         # fused attention kernel takes; for any other D `contiguous` has nothing to do.
         return turned.contiguous().to(x.dtype)
+
+    def angles(self, position: Tensor) -> Tensor:
+        """Cosines and sines (2, B, D/2) at reserved positions (B,), for all layers of a decoding step at once."""
+        return torch.stack((self.cos.index_select(0, position), self.sin.index_select(0, position)))
 
     def reserve(self, positions: int) -> None:
         """Makes the table reach at least `positions`; done before compiling, it saves recompilations later."""

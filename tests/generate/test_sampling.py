@@ -63,6 +63,18 @@ def test_a_request_draws_the_same_alone_and_in_company() -> None:
         assert int(batch.draw(step)[0]) == int(alone.draw(step[:1]))
 
 
+def test_numbers_drawn_ahead_are_those_drawn_one_by_one() -> None:
+    ahead, single = (Sampler(Sampling(), seed=4, batch=3) for _ in range(2))
+    logits = torch.randn(9, 3, 50, generator=torch.Generator().manual_seed(0))
+    shares = ahead.shares(7)
+    assert torch.equal(ahead.shares(2), shares[:2]), "looking does not use them up"
+    ahead.use(3)
+    for step in range(3):
+        single.draw(logits[step])
+    for step in range(3, 9):
+        assert torch.equal(ahead.draw(logits[step]), single.draw(logits[step]))
+
+
 @pytest.mark.parametrize("wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": 0}])
 def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="temperature"):
