@@ -2,9 +2,9 @@
 
     python -m benchmarks.training_memory [--data tokens.bin] [--out DIR]
 
-Compared are the peaks that `train_speed` recorded (results/train_speed.json: size tiny, no GPU needed) and, with
---data, those of further shapes: each trains a few steps on one GPU as a user would start it. A peak is the largest
-number of allocated bytes that the run logged; the derivation sees its configuration alone.
+Compared are the peaks that `train_speed` recorded (its results: size tiny, no GPU needed) and, with --data, those of
+further shapes: each trains a few steps on one GPU as a user would start it. A peak is the largest number of allocated
+bytes that the run logged; the derivation sees its configuration alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ from bottleneck_core.config import RunConfig
 from bottleneck_core.memory.training import training_memory
 
 VOCABULARY = 50257
+SOURCES = {
+    "train_speed_first": ("fp32",),
+    "train_speed": ("bf16-compiled",),
+    "train_speed_modes": ("bf16-compiled",),
+    "train_speed_64": ("bf16-compiled",),
+}
 # Size, experiment and flags; the shapes differ in what dominates: logits, feed-forward layers, weights, checkpoints.
 CASES: list[tuple[str, str, list[str]]] = [
     ("small", "paper_bottleneck", []),
@@ -38,14 +44,17 @@ CASES: list[tuple[str, str, list[str]]] = [
 
 
 def recorded() -> list[dict[str, Any]]:
-    """The runs of train_speed.json beside what is derived for them."""
+    """The runs of `SOURCES` beside what is derived for them; in float32 nothing has changed since the first."""
     rows = []
-    for run in json.loads((RESULTS / "train_speed.json").read_text())["measured"]["runs"]:
-        mode = "fp32" if "off" in run["flags"] else "bf16-compiled"
-        config = RunConfig.resolve(size="tiny", exp=run["exp"], batch_size=run["batch"][0])
-        derived = training_memory(config, VOCABULARY, mode=mode).total
-        case = {"size": "tiny", "exp": run["exp"], "flags": run["flags"], "mode": mode, "from": "train_speed.json"}
-        rows.append(case | _compared(round(run["peak_gib"] * 2**30), derived))
+    for name, modes in SOURCES.items():
+        for run in json.loads((RESULTS / f"{name}.json").read_text())["measured"]["runs"]:
+            mode = "fp32" if "off" in run["flags"] else "bf16-compiled"
+            if mode not in modes:
+                continue
+            config = RunConfig.resolve(size="tiny", exp=run["exp"], batch_size=run["batch"][0])
+            derived = training_memory(config, VOCABULARY, mode=mode).total
+            case = {"size": "tiny", "exp": run["exp"], "batch": run["batch"], "flags": run["flags"], "mode": mode}
+            rows.append(case | {"from": name} | _compared(round(run["peak_gib"] * 2**30), derived))
     return rows
 
 

@@ -30,7 +30,7 @@ from bottleneck_core.config.presets import size_preset
 PAGE = Path(__file__).resolve().with_suffix(".md")
 PROGRAM = "python -m bottleneck_core"
 SCHEMA_FORM = "Flags"  # what read_flags calls the form that it makes of the schema
-POSITIONS = ("DIR", "GLOB", "RUN", "RUN...")
+POSITIONS = ("DIR", "GLOB", "NAME", "RUN", "RUN...")
 SIZES = ("nano", "tiny", "small", "medium", "large", "1b")
 
 EXAMPLES = {
@@ -39,6 +39,7 @@ EXAMPLES = {
     "sample": 'sample --run runs/nano_bottleneck_ref --prompt "def " --max-new-tokens 200 --kv-cache q8_0',
     "evaluate": 'evaluate --run runs/nano_bottleneck_ref --policies "q8_0;k=q8_0,v=q4_0;q4_0,residual=64"',
     "tune": "tune --run runs/nano_bottleneck_ref --context 32k --self-opt-mem-budget-mb 4 --out choice.json",
+    "bench": "bench train_speed --data data/mine.gpt2.bin --what speed --repeats 1",
     "kv": 'kv --model qwen3-8b --context 128k --kv-cache q8_0 --gpu "RTX 4090"',
     "runs": "runs runs --json",
     "report": "report runs/nano_baseline_ref runs/nano_bottleneck_ref --out report --formats md,png",

@@ -15,6 +15,7 @@ COMMANDS = {
     "sample": "continue a prompt with a trained model",
     "evaluate": "measure what cache policies cost a trained model in quality",
     "tune": "choose the cache policy and decode plan of a trained model for this device",
+    "bench": "list the benchmarks of a checkout and what they found, or run one",
     "kv": "size a KV cache: ours, a run's, or a public model's",
     "runs": "list run folders",
     "report": "write what runs show: Markdown, LaTeX tables, figures",
