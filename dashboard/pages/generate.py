@@ -24,6 +24,8 @@ def arrive() -> None:
     if "prompt" not in state and not st.query_params and state.get(_ADDRESS):
         st.query_params.from_dict(state[_ADDRESS])
         st.rerun()  # widgets take their values from the address at the start of a rerun
+    if st.query_params:  # now too: whoever leaves the page while it is made ends this run
+        state[_ADDRESS] = st.query_params.to_dict()
 
 
 def empty(rows: list[Row]) -> None:
