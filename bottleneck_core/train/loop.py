@@ -106,8 +106,7 @@ class Trainer:
         self.model: nn.Module = model if config.shard else world.wrap(model)
         self.train_batch = (Prefetch(batches) if runtime.device.type == "cuda" else batches).train_batch
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.amp_dtype == torch.float16)
-        graphed = runtime.cuda_graph and world.size == 1
-        self.optimizer = build_optimizer(model, config, capturable=graphed)
+        self.optimizer = build_optimizer(model, config, capturable=runtime.cuda_graph)
         step = TrainStep(
             self.model,
             GradientNorms(parameter_groups(model), world, sharded=config.shard),
@@ -117,7 +116,7 @@ class Trainer:
             world=world,
             grad_clip=config.grad_clip,
         )
-        self.compute = GraphedStep(step) if graphed else step
+        self.compute = GraphedStep(step) if runtime.cuda_graph else step
         self.guard = FiniteGuard(lag=int(runtime.device.type == "cuda"), check_norm=not self.scaler.is_enabled())
         self.watch = Stopwatch(runtime)
         self.record = Background(threaded=runtime.device.type == "cuda")

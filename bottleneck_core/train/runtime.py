@@ -29,7 +29,7 @@ class Runtime:
     compile_mode: str | None
     matmul_precision: str
     threads: int
-    cuda_graph: bool = False  # whether a step of one process is captured and replayed
+    cuda_graph: bool = False  # whether the step is captured and replayed
 
     @classmethod
     def choose(cls, config: RunConfig) -> Runtime:
@@ -52,7 +52,7 @@ class Runtime:
             config.compile_mode if compiled else None,
             precision,
             torch.get_num_threads(),
-            cuda_graph=compiled and device.type == "cuda" and _can_be_captured(config),
+            cuda_graph=compiled and device.type == "cuda" and _processes() == 1 and _can_be_captured(config),
         )
 
     def prepare(self) -> None:
@@ -105,7 +105,7 @@ class Runtime:
             "threads": self.threads,
             "torch": torch.__version__,
             "cuda": torch.version.cuda,
-            "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+            "world_size": _processes(),
         }
 
     def environment(self) -> dict[str, Any]:
@@ -117,6 +117,10 @@ class Runtime:
             "device": self.device_name,
             "cuda": torch.version.cuda,
         }
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _can_be_captured(config: RunConfig) -> bool:

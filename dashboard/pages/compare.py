@@ -25,6 +25,7 @@ from dashboard.compare.runs import (
 from dashboard.live_chart import load_plotly
 from dashboard.markdown import escaped
 from dashboard.state import IDLE_SECONDS, LIVE_SECONDS, Row, address_of, run_rows
+from dashboard.visit import of_this_page
 
 RUNS_PAGE = "dashboard/pages/runs.py"
 RUN_PAGE = "dashboard/pages/run.py"
@@ -128,6 +129,7 @@ def page(chosen: list[Row], rows: list[Row]) -> None:
         return grouped(compared_runs(fresh, now), by)
 
     @st.fragment(run_every=LIVE_SECONDS if live else None)
+    @of_this_page
     def curves() -> None:
         now = current()
         look = compare_curves.curve_controls([run for group in now for run in group.runs], band)
@@ -136,6 +138,7 @@ def page(chosen: list[Row], rows: list[Row]) -> None:
         remember_address()
 
     @st.fragment(run_every=IDLE_SECONDS if live else None)
+    @of_this_page
     def tables() -> None:
         now = current()
         compare_tables.results(now)

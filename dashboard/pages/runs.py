@@ -24,6 +24,7 @@ from dashboard.runs.controls import AT, Choice, controls, sort_controls
 from dashboard.runs.query import MADE
 from dashboard.state import IDLE_SECONDS, LIVE_SECONDS, Row, address_of, all_runs, run_roots
 from dashboard.theme import theme
+from dashboard.visit import of_this_page
 
 TRAIN_PAGE = "dashboard/pages/train.py"
 LIVELY = "runs_lively"
@@ -258,4 +259,4 @@ if LIVELY not in st.session_state:  # asked before anything is drawn: to find ou
     st.session_state[LIVELY] = lively(all_runs(), all_runs().rows())
 load_plotly()
 runs_actions.dialog()
-st.fragment(page, run_every=LIVE_SECONDS if st.session_state[LIVELY] else IDLE_SECONDS)()
+st.fragment(of_this_page(page), run_every=LIVE_SECONDS if st.session_state[LIVELY] else IDLE_SECONDS)()

@@ -104,3 +104,12 @@ def test_what_the_prose_says_of_the_tiny_runs_holds() -> None:
     assert {(c["lr_schedule"], c["warmup_steps"], c["optimizer"], c["seed"]) for c in configs} == {
         ("constant", 0, "adamw", 1337)
     }
+
+
+def test_what_the_prose_says_of_grouped_queries_holds() -> None:
+    base, shared = (bc.load_run(ROOT / "runs" / f"tiny_{name}_ref") for name in ("baseline", "gqa"))
+    assert 4 * bc.kv_memory(shared, 128_000).bytes == bc.kv_memory(base, 128_000).bytes
+    rerun = json.loads((ROOT / "benchmarks" / "results" / "rerun.json").read_text(encoding="utf-8"))
+    assert rerun["measured"]["runs"][0]["id"] == "tiny_bottleneck_ref"
+    noise = rerun["measured"]["validation_loss"]["largest_size"]
+    assert abs(shared.eval["val_loss"].iloc[-1] - base.eval["val_loss"].iloc[-1]) < noise
