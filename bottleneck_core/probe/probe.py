@@ -30,23 +30,10 @@ if TYPE_CHECKING:
 TOKENS_AT_ONCE = 2048
 
 
-def attention_metrics(
-    model: nn.Module,
-    idx: Tensor,
-    *,
-    topk: int = 8,
-    local_window: int = 32,
-    layers: str | Sequence[int] = "0,-1",
-    heads: str | Sequence[int] = "0",
-    full: bool = True,
-    maps: bool = True,
-    svd: bool = True,
-    save_scores: bool = False,
-    window_batch: int | None = None,
-) -> ProbeResult:
-    """`begin_probe` and its result: metrics of every layer and head of `model` on the token windows `idx` (N, T)."""
-    options = {"topk": topk, "local_window": local_window, "layers": layers, "heads": heads, "full": full, "maps": maps}
-    return begin_probe(model, idx, **options, svd=svd, save_scores=save_scores, window_batch=window_batch).result()
+def attention_metrics(model: nn.Module, idx: Tensor, **options: Any) -> ProbeResult:
+    """Metrics of every layer and head of `model` on the token windows `idx` (N, T): the result of `begin_probe`, whose
+    options it takes (`topk`, `local_window`, `layers`, `heads`, `full`, ...) and whose errors it raises."""
+    return begin_probe(model, idx, **options).result()
 
 
 @dataclass(frozen=True, kw_only=True)
