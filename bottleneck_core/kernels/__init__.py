@@ -7,12 +7,9 @@ from bottleneck_core.kernels.packed import KINDS, PackedTensor, supported
 from bottleneck_core.kernels.plan import Tuning
 from bottleneck_core.kernels.swiglu import swiglu
 
-RUN_HERE = available() is None  # whether they can; a constant, so that a compiled model may ask
-
 __all__ = [
     "HALF_PRECISION",
     "KINDS",
-    "RUN_HERE",
     "WIDEST",
     "PackedTensor",
     "Tuning",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bottleneck_core.config import ModelConfig
-from bottleneck_core.kernels import HALF_PRECISION, RUN_HERE, linear_cross_entropy
+from bottleneck_core.kernels import HALF_PRECISION, available, linear_cross_entropy
 from bottleneck_core.model.attention import Implementation, build_attention, build_rotary
 from bottleneck_core.model.attention.base import LayerCache, linear
 from bottleneck_core.model.mlp import build_mlp
@@ -55,6 +55,7 @@ class GPT(nn.Module):
         self.config = config
         self.grad_checkpoint = False
         self.loss_chunk = 16384
+        self.can_fuse_loss = available() is None
         projected = config.embed_dim != config.d_model
         self.rotary = build_rotary(config)  # one table, shared by all layers
         self.embed = nn.Embedding(config.vocab_size, config.embed_dim)
@@ -82,7 +83,7 @@ class GPT(nn.Module):
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of targets (B, T) after the last block's residual stream x (B, T, C)."""
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        if RUN_HERE and x.is_cuda and dtype in HALF_PRECISION:
+        if self.can_fuse_loss and x.is_cuda and dtype in HALF_PRECISION:
             hidden, weight = self.unembedded(x).flatten(0, 1), self.embed.weight
             return linear_cross_entropy(hidden, weight, targets.flatten(), dtype, self.loss_chunk)
         logits = self.unembed(x)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from bottleneck_core import kernels
 from bottleneck_core.config import ModelConfig
 
+_KERNELS = kernels.available() is None
+
 
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)), arXiv:2002.05202, without that paper's 2/3 reduction of the width."""
@@ -30,7 +32,7 @@ class SwiGLU(nn.Module):
         else:
             weight = torch.cat((self.gate_proj.weight, self.up_proj.weight))  # (2 F, C)
             joined = F.linear(x, weight)  # (B, T, 2 F)
-            if kernels.RUN_HERE and joined.is_cuda and joined.dtype in kernels.HALF_PRECISION:
+            if _KERNELS and joined.is_cuda and joined.dtype in kernels.HALF_PRECISION:
                 return self.dropout(self.down_proj(kernels.swiglu(joined)))
             gate, up = joined.chunk(2, dim=-1)
         hidden = F.silu(gate) * up  # (B, T, F)

@@ -23,6 +23,8 @@ from bottleneck_core import kernels
 if TYPE_CHECKING:
     from bottleneck_core.model.attention.base import Projected
 
+_KERNELS = kernels.available() is None
+
 
 def attend(projected: Projected, dropout_p: float = 0.0) -> Tensor:
     """What `reference.attend` computes, (B, T, H * V), without a T x S matrix where a fused kernel can."""
@@ -59,7 +61,7 @@ def attend(projected: Projected, dropout_p: float = 0.0) -> Tensor:
 def _is_narrow(q: Tensor, v: Tensor) -> bool:
     """Whether our own kernel is the fastest: heads narrower than PyTorch's kernels are made for, in half precision."""
     widest = max(q.size(3), v.size(3))
-    return kernels.RUN_HERE and q.is_cuda and q.dtype in kernels.HALF_PRECISION and widest <= kernels.WIDEST
+    return _KERNELS and q.is_cuda and q.dtype in kernels.HALF_PRECISION and widest <= kernels.WIDEST
 
 
 def _row(null: Tensor, like: Tensor) -> Tensor:
