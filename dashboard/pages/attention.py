@@ -17,7 +17,6 @@ from dashboard.compare.runs import ids_in
 from dashboard.live_chart import load_plotly
 from dashboard.markdown import escaped
 from dashboard.state import LIVE_SECONDS, Row, address_of, root_of, run_rows
-from dashboard.visit import of_this_page
 
 RUNS_PAGE = "dashboard/pages/runs.py"
 RUN_PAGE = "dashboard/pages/run.py"
@@ -162,7 +161,7 @@ def page(rows: list[Row]) -> None:
         second = None
     playing = attention_playback.playing()
     pace = attention_playback.FRAME_SECONDS if playing else LIVE_SECONDS if run.live else None
-    st.fragment(of_this_page(stage), run_every=pace)(first, second, metric, playing)
+    st.fragment(stage, run_every=pace)(first, second, metric, playing)
 
 
 rows = run_rows(*ids_in(st.query_params.get(RUN), st.query_params.get(WITH)))

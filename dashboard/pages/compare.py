@@ -25,7 +25,7 @@ from dashboard.compare.runs import (
 from dashboard.live_chart import load_plotly
 from dashboard.markdown import escaped
 from dashboard.state import IDLE_SECONDS, LIVE_SECONDS, Row, address_of, run_rows
-from dashboard.visit import of_this_page
+from dashboard.turn import turn_to
 
 RUNS_PAGE = "dashboard/pages/runs.py"
 RUN_PAGE = "dashboard/pages/run.py"
@@ -34,7 +34,6 @@ ADD = "add_run"
 
 
 def open_run(token: str) -> None:
-    """Kept until the run's page takes it: a live update may overtake the switch."""
     remember_address()
     st.session_state["open_from_compare"] = token
 
@@ -129,7 +128,6 @@ def page(chosen: list[Row], rows: list[Row]) -> None:
         return grouped(compared_runs(fresh, now), by)
 
     @st.fragment(run_every=LIVE_SECONDS if live else None)
-    @of_this_page
     def curves() -> None:
         now = current()
         look = compare_curves.curve_controls([run for group in now for run in group.runs], band)
@@ -138,7 +136,6 @@ def page(chosen: list[Row], rows: list[Row]) -> None:
         remember_address()
 
     @st.fragment(run_every=IDLE_SECONDS if live else None)
-    @of_this_page
     def tables() -> None:
         now = current()
         compare_tables.results(now)
@@ -173,7 +170,8 @@ rows = run_rows(*ids_in(st.query_params.get(RUNS)))
 chosen, missing = chosen_rows(st.query_params.get(RUNS), rows)
 opened, _ = chosen_rows(st.session_state.pop("open_from_compare", None), rows)
 if opened:
-    st.switch_page(RUN_PAGE, query_params=address_of(opened[0], rows))
+    turn_to(RUN_PAGE, address_of(opened[0], rows))
+    st.stop()
 if missing:
     st.warning(f"Not in the folders that are looked at: {', '.join(map(escaped, missing))}.")
 if chosen:

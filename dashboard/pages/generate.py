@@ -11,7 +11,6 @@ from dashboard.generate.columns import columns
 from dashboard.generate.worker import Generation, Request, desk
 from dashboard.markdown import escaped
 from dashboard.state import Row, run_rows
-from dashboard.visit import of_this_page
 
 RUNS_PAGE = "dashboard/pages/runs.py"
 SECONDS = 0.5  # between two looks at what the worker has told
@@ -118,7 +117,6 @@ def results(generation: Generation | None, running: bool) -> None:
         return
 
     @st.fragment(run_every=SECONDS if running else None)
-    @of_this_page
     def live() -> None:
         ended = running and not generation.running
         columns(generation)

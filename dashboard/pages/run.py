@@ -18,7 +18,6 @@ from dashboard.run import record as run_record
 from dashboard.run import samples as run_samples
 from dashboard.runs.actions import problems
 from dashboard.state import LIVE_SECONDS, Row, drawn_of, find_row, reading, root_of, run_rows
-from dashboard.visit import of_this_page
 
 RUNS_PAGE = "dashboard/pages/runs.py"
 ATTENTION_PAGE = "dashboard/pages/attention.py"
@@ -31,7 +30,6 @@ def page(row: Row) -> None:
         live = LIVE_SECONDS if run.status == "running" else None
 
     @st.fragment(run_every=live)
-    @of_this_page
     def header() -> None:
         rows = run_rows()  # tags and notes change while the page is open
         now = next((other for other in rows if other["path"] == path), row)
@@ -43,14 +41,12 @@ def page(row: Row) -> None:
             st.rerun(scope="app")
 
     @st.fragment(run_every=live)
-    @of_this_page
     def curves() -> None:
         with reading(path) as run:
             drawn = drawn_of(path)
             run_curves.curves(run, run_curves.curve_controls(run, drawn), drawn)
 
     @st.fragment(run_every=live)
-    @of_this_page
     def attention() -> None:
         if (Path(path) / "analysis.h5").is_file():
             several = sum(other["id"] == row["id"] for other in run_rows()) > 1
@@ -64,7 +60,6 @@ def page(row: Row) -> None:
             run_attention.attention(run, drawn_of(path))
 
     @st.fragment(run_every=live)
-    @of_this_page
     def log() -> None:
         with reading(path) as run:
             run_record.log(run)

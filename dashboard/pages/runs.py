@@ -24,7 +24,7 @@ from dashboard.runs.controls import AT, Choice, controls, sort_controls
 from dashboard.runs.query import MADE
 from dashboard.state import IDLE_SECONDS, LIVE_SECONDS, Row, address_of, all_runs, run_roots
 from dashboard.theme import theme
-from dashboard.visit import of_this_page
+from dashboard.turn import turn_to
 
 TRAIN_PAGE = "dashboard/pages/train.py"
 LIVELY = "runs_lively"
@@ -230,14 +230,14 @@ def page() -> None:
             group_table(groups, choice.by, choice)
         elif shown:
             run_table(next((list(g.rows) for g in groups if g.name == chosen), shown), rows, choice)
-    # Kept until the run's page takes it: a live update may overtake the switch, and then the next one repeats it.
+    # Kept until that page takes it: a live update may come before the browser has gone.
     if row := st.session_state.get("open_run"):
         remember_filters()
-        st.switch_page("dashboard/pages/run.py", query_params=address_of(row, rows))
-    if runs := st.session_state.get("open_comparison"):
+        turn_to("dashboard/pages/run.py", address_of(row, rows))
+    elif runs := st.session_state.get("open_comparison"):
         remember_filters()
-        st.switch_page("dashboard/pages/compare.py", query_params={RUNS: runs})
-    if st.session_state[LIVELY] != lively(index, rows):
+        turn_to("dashboard/pages/compare.py", {RUNS: runs})
+    elif st.session_state[LIVELY] != lively(index, rows):
         st.session_state[LIVELY] = not st.session_state[LIVELY]
         st.rerun(scope="app")
 
@@ -259,4 +259,4 @@ if LIVELY not in st.session_state:  # asked before anything is drawn: to find ou
     st.session_state[LIVELY] = lively(all_runs(), all_runs().rows())
 load_plotly()
 runs_actions.dialog()
-st.fragment(of_this_page(page), run_every=LIVE_SECONDS if st.session_state[LIVELY] else IDLE_SECONDS)()
+st.fragment(page, run_every=LIVE_SECONDS if st.session_state[LIVELY] else IDLE_SECONDS)()

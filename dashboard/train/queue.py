@@ -18,7 +18,6 @@ from dashboard.train.devices import devices
 from dashboard.train.job import job_card
 from dashboard.train.prepare import PROBLEM
 from dashboard.train.stop import stops
-from dashboard.visit import of_this_page
 
 _ENDED_SHOWN = 5
 _LIVELY = "train_lively"
@@ -28,7 +27,7 @@ _MOST_AT_ONCE = 64
 def queue() -> None:
     """Draws the queue, anew every few seconds while anything happens."""
     seconds = LIVE_SECONDS if st.session_state.get(_LIVELY) else IDLE_SECONDS
-    st.fragment(of_this_page(_queue), run_every=seconds)()
+    st.fragment(_queue, run_every=seconds)()
 
 
 def _queue() -> None:

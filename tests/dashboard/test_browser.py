@@ -28,12 +28,6 @@ def cell(page: Any, text: str) -> Any:
     return page.get_by_role("gridcell", name=text, exact=True, include_hidden=True)
 
 
-# An open defect: when the table opens a page, Streamlit often draws into a page that it has just cleared ("Bad delta
-# path") and its own script stops. `dashboard/visit.py` removes one cause; another is not found.
-DEFECT = pytest.mark.skip(reason="open defect: a page opened from the table may stop with Streamlit's 'Bad delta path'")
-
-
-@DEFECT
 def test_a_run_is_found_opened_and_seen_growing(server, page, make_run):
     address, pid = server
     finished, live = make_run("finished"), make_run("live_one", steps=1000)
@@ -124,7 +118,6 @@ def tick(page, row: int) -> None:
     page.mouse.click(box["x"] + 18, box["y"] + 52 + 35 * row)
 
 
-@DEFECT
 def test_two_runs_are_ticked_compared_and_left_again(server, page, make_run):
     address, _ = server
     hostile = "<b>other</b>,$x"
