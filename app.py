@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard.access import may_change, why_not
 from dashboard.account import account
 from dashboard.strip import status_strip
+from dashboard.turn import arrive
 
 ICON = Path(__file__).parent / "dashboard" / "icon.svg"
 # Streamlit keeps six rem free above the page, for a menu that it hides as long as there is only one entry.
@@ -28,6 +29,7 @@ pages = [
     st.Page("dashboard/pages/run.py", title="Run", url_path="run", visibility="hidden"),
 ]
 page = st.navigation(pages, position="top")
+arrive(page.url_path)
 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     status_strip(on_train=page.url_path == "train")
     account("You may start, stop, edit and delete." if may_change() else why_not())

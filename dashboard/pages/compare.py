@@ -25,7 +25,7 @@ from dashboard.compare.runs import (
 from dashboard.live_chart import load_plotly
 from dashboard.markdown import escaped
 from dashboard.state import IDLE_SECONDS, LIVE_SECONDS, Row, address_of, run_rows
-from dashboard.turn import turn_to
+from dashboard.turn import turn, turn_to
 
 RUNS_PAGE = "dashboard/pages/runs.py"
 RUN_PAGE = "dashboard/pages/run.py"
@@ -33,9 +33,11 @@ BANDS: tuple[BandKind, ...] = ("min to max", "95 % interval")
 ADD = "add_run"
 
 
-def open_run(token: str) -> None:
+def open_run(token: str, rows: list[Row]) -> None:
     remember_address()
-    st.session_state["open_from_compare"] = token
+    opened, _ = chosen_rows(token, rows)
+    if opened:
+        turn_to(RUN_PAGE, address_of(opened[0], rows))
 
 
 def add_box(chosen: list[Row], rows: list[Row]) -> None:
@@ -109,7 +111,11 @@ def heading(chosen: list[Row], rows: list[Row]) -> tuple[list[Group], str, BandK
         for run in runs
     ]
     with place:
-        run_chips(chips, on_change=lambda tokens: set_runs(",".join(tokens)), on_open=open_run)
+        run_chips(
+            chips,
+            on_change=lambda tokens: set_runs(",".join(tokens)),
+            on_open=lambda token: open_run(token, rows),
+        )
     return groups, by, band
 
 
@@ -141,36 +147,32 @@ def page(chosen: list[Row], rows: list[Row]) -> None:
         compare_tables.results(now)
         compare_tables.setting_differences(now)
 
+    def opened(token: str) -> None:
+        open_run(token, rows)
+
     @st.fragment
     def points() -> None:
         left, right = st.columns(2, gap="large")
         with left:
-            compare_points.scatter(groups, open_run)
+            compare_points.scatter(groups, opened)
         with right:
-            compare_points.parallel(groups, open_run)
+            compare_points.parallel(groups, opened)
         remember_address()
-        if "open_from_compare" in st.session_state:
-            st.rerun(scope="app")
+        turn()
 
     curves()
     tables()
     points()
 
 
-if "id" in st.query_params:
-    # Back from a run: Streamlit wrote the run's parameters over this page's before it went there.
-    st.session_state.pop("open_from_compare", None)
 if RUNS not in st.query_params and remembered_address().get(RUNS):
     # Back, or from the menu: the comparison is where it was left.
     st.query_params.from_dict(remembered_address())
     st.rerun()  # widgets take their values from the address at the start of a rerun
 load_plotly()
-st.session_state.pop("open_comparison", None)
 rows = run_rows(*ids_in(st.query_params.get(RUNS)))
 chosen, missing = chosen_rows(st.query_params.get(RUNS), rows)
-opened, _ = chosen_rows(st.session_state.pop("open_from_compare", None), rows)
-if opened:
-    turn_to(RUN_PAGE, address_of(opened[0], rows))
+if turn():
     st.stop()
 if missing:
     st.warning(f"Not in the folders that are looked at: {', '.join(map(escaped, missing))}.")

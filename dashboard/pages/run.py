@@ -83,7 +83,6 @@ def page(row: Row) -> None:
 
 
 load_plotly()
-st.session_state.pop("open_run", None)
 st.page_link(RUNS_PAGE, label="All runs", icon=":material/arrow_back:", query_params=remembered_filters())
 run_id, root = st.query_params.get("id"), st.query_params.get("root")
 row = find_row(run_rows(run_id), run_id, root) if run_id else None

@@ -10,7 +10,7 @@ import streamlit as st
 
 from bottleneck_core.figures.frontier import comparable, quality_figure
 from dashboard.compare.runs import RUNS, runs_text
-from dashboard.filters import remember_filters, remembered_filters
+from dashboard.filters import remember_filters
 from dashboard.kept import Same
 from dashboard.live_chart import Drawn, live_chart, load_plotly
 from dashboard.markdown import escaped
@@ -24,14 +24,21 @@ from dashboard.runs.controls import AT, Choice, controls, sort_controls
 from dashboard.runs.query import MADE
 from dashboard.state import IDLE_SECONDS, LIVE_SECONDS, Row, address_of, all_runs, run_roots
 from dashboard.theme import theme
-from dashboard.turn import turn_to
+from dashboard.turn import turn, turn_to
 
+COMPARE_PAGE = "dashboard/pages/compare.py"
+RUN_PAGE = "dashboard/pages/run.py"
 TRAIN_PAGE = "dashboard/pages/train.py"
 LIVELY = "runs_lively"
 # A table of more rows is sorted here and turned page by page, or each update would be megabytes.
 MOST_ROWS = 250
 PAGE_ROWS = 100
 LINE_HEIGHT = 42
+
+
+def open_run(row: Row, rows: list[Row]) -> None:
+    remember_filters()
+    turn_to(RUN_PAGE, address_of(row, rows))
 
 
 def quality(shown: list[Row], rows: list[Row], choice: Choice) -> None:
@@ -42,7 +49,7 @@ def quality(shown: list[Row], rows: list[Row], choice: Choice) -> None:
 
     def clicked(point: dict) -> None:
         if point["customdata"]:
-            st.session_state["open_run"] = shown[point["customdata"][0]]
+            open_run(shown[point["customdata"][0]], rows)
 
     live_chart(figure, name="quality", group=f"runs/{choice.at}", on_click=clicked)
 
@@ -58,10 +65,8 @@ def selection_bar(ticked: list[Row], shown: list[Row], rows: list[Row]) -> None:
     """What can be done with the ticked runs; there only while any is."""
 
     def compare() -> None:
-        st.session_state["open_comparison"] = runs_text(ticked, rows)
-
-    def open_one() -> None:
-        st.session_state["open_run"] = ticked[0]
+        remember_filters()
+        turn_to(COMPARE_PAGE, {RUNS: runs_text(ticked, rows)})
 
     st.markdown(f"**{len(ticked)}** ticked", width="content")
     several = len(ticked) > 1
@@ -76,7 +81,7 @@ def selection_bar(ticked: list[Row], shown: list[Row], rows: list[Row]) -> None:
         "Open",
         icon=":material/open_in_new:",
         disabled=several,
-        on_click=open_one,
+        on_click=lambda: open_run(ticked[0], rows),
         help="One run at a time." if several else None,
     )
     runs_actions.tag_popover(ticked, rows)
@@ -127,7 +132,7 @@ def run_table(shown: list[Row], rows: list[Row], choice: Choice) -> None:
         listed = in_turn[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
 
     def opened() -> None:
-        st.session_state["open_run"] = listed[st.session_state["opened_row"]["row"]]
+        open_run(listed[st.session_state["opened_row"]["row"]], rows)
 
     runs_selection.follow_rows(listed)
     frame = runs_table.table_frame(listed, runs_kv.sizes(listed, choice.context), choice.at, choice.columns)
@@ -230,14 +235,7 @@ def page() -> None:
             group_table(groups, choice.by, choice)
         elif shown:
             run_table(next((list(g.rows) for g in groups if g.name == chosen), shown), rows, choice)
-    # Kept until that page takes it: a live update may come before the browser has gone.
-    if row := st.session_state.get("open_run"):
-        remember_filters()
-        turn_to("dashboard/pages/run.py", address_of(row, rows))
-    elif runs := st.session_state.get("open_comparison"):
-        remember_filters()
-        turn_to("dashboard/pages/compare.py", {RUNS: runs})
-    elif st.session_state[LIVELY] != lively(index, rows):
+    if not turn() and st.session_state[LIVELY] != lively(index, rows):
         st.session_state[LIVELY] = not st.session_state[LIVELY]
         st.rerun(scope="app")
 
@@ -249,12 +247,6 @@ def lively(index: RunIndex, rows: list[Row]) -> bool:
 
 for missing in (root for root in run_roots() if not root.is_dir() and "BOTTLENECK_RUNS" in os.environ):
     st.warning(f"`{missing}` of BOTTLENECK_RUNS is no folder: create it or take it out.")
-if "id" in st.query_params or RUNS in st.query_params:
-    # Back from a run or a comparison: Streamlit wrote their parameters over this page's before it went there.
-    st.session_state.pop("open_run", None)
-    st.session_state.pop("open_comparison", None)
-    st.query_params.from_dict(remembered_filters())
-    st.rerun()  # widgets take their values from the address at the start of a rerun
 if LIVELY not in st.session_state:  # asked before anything is drawn: to find out later would draw all of it twice
     st.session_state[LIVELY] = lively(all_runs(), all_runs().rows())
 load_plotly()

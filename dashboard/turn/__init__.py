@@ -19,13 +19,31 @@ if TYPE_CHECKING:
     from streamlit.components.v2.types import ComponentRenderer
 
 _SCRIPT = Path(__file__).with_name("turn.js")
+_PAGE = "turn_page"
+_TARGET = "turn_target"
+
+
+def arrive(page: str) -> None:
+    """The reader is on `page` now: whoever comes back does not want to leave again. To be called once a run."""
+    if st.session_state.get(_PAGE) != page:
+        st.session_state[_PAGE] = page
+        st.session_state.pop(_TARGET, None)
 
 
 def turn_to(page: str, query_params: Mapping[str, str]) -> None:
-    """Opens `page`, a path below the app, with this address. To be called last: the page is drawn to its end."""
+    """Has `turn` open `page`, a path below the app, with this address. For callbacks."""
+    st.session_state[_TARGET] = (page, query_params)
+
+
+def turn() -> bool:
+    """Opens the page that was asked for, if any; again when a live update comes before the browser has gone."""
+    if _TARGET not in st.session_state:
+        return False
+    page, query_params = st.session_state[_TARGET]
     with st.container(key="turn"):  # the script's name for it
         st.page_link(page, label="Opening …", query_params=query_params)
     _follow()(key="turn_follow", height="content")
+    return True
 
 
 @cache
