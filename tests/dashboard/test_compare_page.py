@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import numpy as np
 import pytest
@@ -39,6 +39,15 @@ def address(test: AppTest) -> str:
     """The runs in the address."""
     value = test.query_params["runs"]
     return value if isinstance(value, str) else value[0]
+
+
+def turn(test: AppTest) -> tuple[str, dict[str, list[str]]] | None:
+    """The page that the browser is sent to, and its address."""
+    for link in test.get("page_link"):
+        proto: Any = link.proto  # pyright: ignore[reportAttributeAccessIssue]
+        if proto.label.startswith("Opening"):
+            return proto.page, parse_qs(proto.query_string)
+    return None
 
 
 def chips(test: AppTest) -> list[dict[str, Any]]:
@@ -348,9 +357,18 @@ def test_compare_opens_the_ticked_runs(app, tmp_path, two):
     test = app(tmp_path).runs()
     test.session_state["ticked_runs"] = [str(tmp_path / name) for name in two]
     test.run()
+    assert turn(test) is None
     test.button[0].click().run()
-    assert not test.exception and address(test) == ",".join(two)
-    assert [chip["name"] for chip in chips(test)] == list(two)
+    assert not test.exception and turn(test) == ("compare", {"runs": [",".join(two)]})
+    test.run()  # a live update before the browser has gone
+    assert turn(test) == ("compare", {"runs": [",".join(two)]})
+
+    test.switch_page("dashboard/pages/compare.py")
+    test.query_params["runs"] = ",".join(two)
+    test.run()
+    assert not test.exception and [chip["name"] for chip in chips(test)] == list(two)
+    test.switch_page("dashboard/pages/runs.py").run()
+    assert turn(test) is None  # back, and not forward again
 
 
 def test_export_of_rows(app, tmp_path, two):
