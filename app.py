@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboard.access import may_change, why_not
 from dashboard.account import account
+from dashboard.preload import preload
 from dashboard.strip import status_strip
 from dashboard.turn import arrive
 
@@ -34,3 +35,4 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     status_strip(on_train=page.url_path == "train")
     account("You may start, stop, edit and delete." if may_change() else why_not())
 page.run()
+preload()

@@ -4,7 +4,8 @@
 
 The run is made up in a temporary folder. A session over the websocket of the real server asks for the Run page;
 times are from the request to the message that carries the loss figure. Each cold open has a server of its own, which
-has shown another page, so that Python's imports are done, and has read nothing; its cache folder is empty. The file is
+has shown another page and come to rest, so that Python's imports are done, and has read nothing; its cache folder is
+empty. The file is
 in the system's page cache. Beside it, from process start: the same with the server's start and the first page's
 imports, and TensorBoard on the same scalars.
 Writes `results/dashboard_open.json`.
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 
 import bottleneck_core as bc
-from benchmarks.calibration import calibration, measured
+from benchmarks.calibration import calibration, calm, measured
 from benchmarks.dashboard_data import event_line, train_event, write_run
 from benchmarks.dashboard_session import DashboardServer, Session, timed
 from benchmarks.record import RESULTS, record
@@ -38,6 +39,7 @@ def cold_open(root: Path) -> tuple[float, float]:
     """From the request for the Run page to its loss figure, on a server that has not seen the run."""
     with DashboardServer(root) as server, Session(server) as session:
         session.open("kv")
+        calm()
         run = session.open("run", {"id": RUN})
         return run.charts["loss"], run.cpu
 
