@@ -63,6 +63,7 @@ class _Shape:
     projected: tuple[int, int, int]  # Q, K, U; K is 0 where keys use the queries' projection
     kernel: tuple[int, int, int]  # q, k, u
     output: int  # of the kernel, all heads
+    merged: int  # the same as `out_proj` reads it, without padding
     narrow: bool
     loss_chunk: int
     null: bool
@@ -137,6 +138,7 @@ def _shape(model: Any, vocab_size: int, batch: int, mode: Mode) -> _Shape:
         projected=(queries, 0 if setting_of(model, "tie_qk") else keys, values),
         kernel=(queries, keys, values) if narrow else kernel,
         output=output_width(model) if narrow else kernel[0],  # padded heads: as wide as the queries
+        merged=output_width(model),
         narrow=narrow,
         loss_chunk=optional_setting(model, "loss_chunk") or LOSS_CHUNK,
         null=bool(setting_of(model, "null_attn")),
@@ -148,19 +150,24 @@ def _shape(model: Any, vocab_size: int, batch: int, mode: Mode) -> _Shape:
 def _block_fp32(s: _Shape) -> tuple[int, list[str]]:
     """Bytes a token that autograd keeps of one block."""
     norms = 2 * (4 + 4) * s.d_model
-    joint = 4 * sum(s.projected)
     q, k, u = s.kernel
     copied_values = s.null or u != s.projected[2]
+    kept = not copied_values or (s.tempered and not s.projected[1])  # tied queries, for the temperature's gradient
+    joint = 4 * sum(s.projected) if kept else 0
     kernel = 4 * (q + k + (u if copied_values else 0))
-    out = 4 * q + 4 * s.heads  # as wide as the queries' heads, padded like them
-    hidden = (4 if s.swiglu else 2) * 4 * s.d_ff
+    cut = s.null or s.merged != q  # of the row and columns that only the kernel wanted
+    out = 4 * q + 4 * s.heads + (4 * s.merged if cut else 0)
+    hidden = (3 if s.swiglu else 2) * 4 * s.d_ff
     lines = [
         f"a block, norms: 2 x (input + output) x {s.d_model} x 4 B = {norms:,} B a token",
-        f"a block, projections: {' + '.join(map(str, s.projected))} values x 4 B = {joint:,} B a token",
+        f"a block, projections: {' + '.join(map(str, s.projected))} values x 4 B = {joint:,} B a token"
+        if kept
+        else "a block, projections: copied for the kernel and not kept",
         f"a block, kernel inputs: rotated q and k{', v with its null row' if copied_values else ''} = {kernel:,} B "
         "a token",
-        f"a block, kernel output and log-sum-exp: ({q} + {s.heads}) x 4 B = {out:,} B a token",
-        f"a block, feed-forward: {'gate, silu, up, product' if s.swiglu else 'up, gelu'} x {s.d_ff} x 4 B "
+        f"a block, kernel output{' and its part without padding' if cut else ''}, log-sum-exp: "
+        f"({q}{f' + {s.merged}' if cut else ''} + {s.heads}) x 4 B = {out:,} B a token",
+        f"a block, feed-forward: {'gate, up, product' if s.swiglu else 'up, gelu'} x {s.d_ff} x 4 B "
         f"= {hidden:,} B a token",
     ]
     return norms + joint + kernel + out + hidden, lines
@@ -219,10 +226,10 @@ def _copies(s: _Shape, parameters: int, mode: Mode) -> tuple[int, str]:
     """Copies of weights that backward keeps: joined projections and the padded embedding, or everything in bf16."""
     if mode == "bf16-compiled":
         return 2 * parameters, f"weights in bf16: {parameters:,} x 2 B = {2 * parameters:,} B"
-    joined = s.layers * s.d_model * sum(s.projected) * 4
-    size = joined + 4 * s.vocab * s.embed
+    width = sum(s.projected) + (2 * s.d_ff if s.swiglu else 0)
+    size = 4 * s.layers * s.d_model * width + 4 * s.vocab * s.embed
     return size, (
-        f"copies: joined projections {s.layers} x {s.d_model} x {sum(s.projected)} x 4 B"
+        f"copies: joined projections{', gates and ups' if s.swiglu else ''} {s.layers} x {s.d_model} x {width} x 4 B"
         f" + padded embedding {s.vocab:,} x {s.embed} x 4 B = {size:,} B"
     )
 

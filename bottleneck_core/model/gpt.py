@@ -17,6 +17,7 @@ from bottleneck_core.config import ModelConfig
 from bottleneck_core.kernels import HALF_PRECISION, available, linear_cross_entropy
 from bottleneck_core.model.attention import Implementation, build_attention, build_rotary
 from bottleneck_core.model.attention.base import LayerCache, linear
+from bottleneck_core.model.loss import cross_entropy
 from bottleneck_core.model.mlp import build_mlp
 from bottleneck_core.model.rope import Rotary
 
@@ -86,6 +87,8 @@ class GPT(nn.Module):
         if self.can_fuse_loss and x.is_cuda and dtype in HALF_PRECISION:
             hidden, weight = self.unembedded(x).flatten(0, 1), self.embed.weight
             return linear_cross_entropy(hidden, weight, targets.flatten(), dtype, self.loss_chunk)
+        if x.device.type == "cpu" and dtype not in HALF_PRECISION and not torch.compiler.is_compiling():
+            return cross_entropy(self.unembedded(x).flatten(0, 1), self.embed.weight, targets.flatten())
         logits = self.unembed(x)
         precise = logits if logits.dtype == torch.float64 else logits.float()
         return F.cross_entropy(precise.flatten(0, 1), targets.flatten())

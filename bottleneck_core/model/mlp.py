@@ -5,9 +5,12 @@ Legend: B batch, T tokens, C residual width (d_model), F feed-forward width (d_f
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from bottleneck_core import kernels
 from bottleneck_core.config import ModelConfig
@@ -34,9 +37,33 @@ class SwiGLU(nn.Module):
             joined = F.linear(x, weight)  # (B, T, 2 F)
             if _KERNELS and joined.is_cuda and joined.dtype in kernels.HALF_PRECISION:
                 return self.dropout(self.down_proj(kernels.swiglu(joined)))
+            if not torch.compiler.is_compiling():
+                return self.dropout(self.down_proj(_Gated.apply(joined)))
             gate, up = joined.chunk(2, dim=-1)
         hidden = F.silu(gate) * up  # (B, T, F)
         return self.dropout(self.down_proj(hidden))
+
+
+class _Gated(torch.autograd.Function):
+    """silu(gate) * up of both joined, (..., 2 F). Autograd alone keeps two tensors more and copies the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, joined: Tensor) -> Tensor:
+        ctx.save_for_backward(joined)
+        gate, up = joined.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (joined,) = ctx.saved_tensors
+        gate, up = joined.chunk(2, dim=-1)
+        d_joined = torch.empty_like(joined)
+        d_gate, d_up = d_joined.chunk(2, dim=-1)
+        torch.ops.aten.silu.out(gate, out=d_up).mul_(grad)
+        torch.mul(grad, up, out=d_gate)
+        torch.ops.aten.silu_backward.grad_input(d_gate, gate, grad_input=d_gate)
+        return d_joined
 
 
 class GELU(nn.Module):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from bottleneck_core.kernels.append import turn
 
@@ -54,6 +55,8 @@ class Rotary(nn.Module):
             end = start + x.size(-2)
             self.reserve(end)
             cos, sin = self.cos[start:end], self.sin[start:end]  # (T, D/2)
+        if x.dtype == cos.dtype and not torch.compiler.is_compiling():
+            return _Turned.apply(x, cos, sin)  # pyright: ignore[reportReturnType]
         left, right = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
         turned = torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
         # bf16 was turned in float32. Halves of one column (D = 2) come out of cat with H innermost, which no
@@ -90,3 +93,26 @@ class Rotary(nn.Module):
         super()._apply(fn, recurse)
         self.cos, self.sin = self._table(self.cos.size(0), self.cos.device, self.cos.dtype)
         return self
+
+
+class _Turned(torch.autograd.Function):
+    """x (..., T, D) turned by angles (..., T, D/2): two passes over memory, and two back. Autograd alone takes nine."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, sin, -1), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    out = x * torch.cat((cos, cos), dim=-1)
+    (left, right), (out_left, out_right) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
+    out_left.addcmul_(right, sin, value=-direction)
+    out_right.addcmul_(left, sin, value=direction)
+    return out

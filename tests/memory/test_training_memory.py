@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bottleneck_core.config import RunConfig
 from bottleneck_core.memory import count_parameters, training_memory
+from bottleneck_core.model import build_model
 
 GIB = 2**30
 MODES = ("paper_baseline", "paper_bottleneck", "paper_decoupled", "paper_gqa")
@@ -35,18 +39,52 @@ def test_terms_of_bf16() -> None:
 
 def test_terms_of_fp32() -> None:
     memory = training_memory(small(), 65, mode="fp32")
-    # norms 2 x (8 + 8) x 4 = 128; q, k, v 96; rotated q and k 64; output 32 and log-sum-exps 8; four times 12: 192.
-    assert memory.activations == 4 * (2 * (128 + 96 + 64 + 40 + 192) + 64)
+    # norms 2 x (8 + 8) x 4 = 128; q, k, v 96; rotated q and k 64; output 32 and log-sum-exps 8; three times 12: 144.
+    assert memory.activations == 4 * (2 * (128 + 96 + 64 + 40 + 144) + 64)
     assert memory.logits == 3 * 4 * 128 * 4
-    assert memory.copies == 2 * 8 * 24 * 4 + 128 * 8 * 4
+    assert memory.copies == 2 * 8 * (24 + 24) * 4 + 128 * 8 * 4
     null = training_memory(small(null_attn=True), 65, mode="fp32")
-    assert null.activations - memory.activations == 4 * 2 * 32  # the values with their null row
+    # The values with their null row instead of the projections, and the output without that row's.
+    assert null.activations - memory.activations == 4 * 2 * (32 - 96 + 32)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"exp": "paper_baseline"},
+        {"exp": "paper_baseline", "mlp": "gelu", "learned_temp": False},
+        {"exp": "paper_bottleneck"},
+        {"exp": "paper_bottleneck", "tie_qk": True, "null_attn": False},
+        {"exp": "paper_decoupled"},
+        {"exp": "paper_decoupled", "tie_qk": False},
+    ],
+    ids=str,
+)
+def test_fp32_is_what_autograd_keeps(settings: dict[str, Any]) -> None:
+    config = RunConfig.resolve(size="nano", vocab_size=256, tokenizer="byte", batch_size=2, **settings)
+    model = build_model(config)
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, keep):
+        x = model.embed_tokens(torch.zeros(2, config.block_size, dtype=torch.int64))
+        for block in model.blocks:
+            x = block(x)
+        keep(model.unembedded(x))  # for the head
+    memory = training_memory(config, 256, 2, mode="fp32")
+    expected = memory.activations + memory.copies - 4 * 256 * config.embed_dim  # the padded embedding is CUDA's
+    assert sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) == pytest.approx(expected, rel=0.005)
 
 
 def test_grouped_heads_are_repeated_in_fp32_alone() -> None:
     gqa = {"attn_mode": "gqa", "attn_dim": 8, "kv_head": 1}
-    # q 8, k 4, v 4. fp32: projections 64, q, k and v as wide as q 96, output 40. bf16: 32 + 32, kernel 24, output 24.
-    assert training_memory(small(**gqa), 65, mode="fp32").activations == 4 * (2 * (128 + 64 + 96 + 40 + 192) + 64)
+    # q 8, k 4, v 4. fp32: q, k and v as wide as q 96, output 40. bf16: 32 + 32, kernel 24, output 24.
+    assert training_memory(small(**gqa), 65, mode="fp32").activations == 4 * (2 * (128 + 96 + 40 + 144) + 64)
     assert training_memory(small(**gqa), 65).activations == 4 * (2 * (128 + 64 + 24 + 24 + 72) + 48)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bottleneck_core.config import ModelConfig
-from bottleneck_core.model.attention.base import Attention, Implementation, Projected, linear, zeros
+from bottleneck_core.model.attention.base import Attention, Implementation, Projected, amplified, linear, zeros
 from bottleneck_core.model.rope import Rotary
 
 
@@ -32,19 +32,19 @@ class DecoupledAttention(Attention):
         self.null_k_geo = zeros(config.n_head, self.geo_head_dim) if config.null_attn else None
 
     def project(self, x: Tensor, start: int | Tensor = 0) -> Projected:
-        own_k = [] if self.k_sem_proj is None or self.k_geo_proj is None else [self.k_sem_proj, self.k_geo_proj]
-        outputs = self.project_jointly(x, [self.q_sem_proj, self.q_geo_proj, *own_k, self.v_proj])
-        q_sem, q_geo, *k, v = [self.split(output, self.n_head) for output in outputs]  # (B, H, T, Ks | Kg | V)
-        k_sem, k_geo = k or (q_sem, q_geo)
         # The two parts have different scales, so q carries them and the product over the joined columns gets
         # none: its default scale on top would count twice.
-        q = torch.cat(
-            (
-                self.temper(q_sem) * self.sem_head_dim**-0.5,
-                self.rotate(self.temper(q_geo), start) * self.geo_head_dim**-0.5,
-            ),
-            dim=-1,
-        )  # (B, H, T, K)
+        sem_gain, geo_gain = self.gain(self.sem_head_dim**-0.5), self.gain(self.geo_head_dim**-0.5)
+        if self.k_sem_proj is None or self.k_geo_proj is None:  # tied
+            projections = [(self.q_sem_proj, None), (self.q_geo_proj, None), (self.v_proj, None)]
+            k_sem, k_geo, v = self.project_jointly(x, projections)
+            q_sem, q_geo = amplified(k_sem, sem_gain), amplified(k_geo, geo_gain)
+        else:
+            projections = [(self.q_sem_proj, sem_gain), (self.q_geo_proj, geo_gain)]
+            projections += [(projection, None) for projection in (self.k_sem_proj, self.k_geo_proj, self.v_proj)]
+            q_sem, q_geo, k_sem, k_geo, v = self.project_jointly(x, projections)
+        q_sem, q_geo, k_sem, k_geo, v = (self.split(part, self.n_head) for part in (q_sem, q_geo, k_sem, k_geo, v))
+        q = torch.cat((q_sem, self.rotate(q_geo, start)), dim=-1)  # (B, H, T, K)
         k = torch.cat((k_sem, self.rotate(k_geo, start)), dim=-1)  # (B, H, T, K)
         return Projected(
             q=q.to(v.dtype),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from bottleneck_core.config import ModelConfig
-from bottleneck_core.model.attention.base import Attention, Implementation, Projected, linear, zeros
+from bottleneck_core.model.attention.base import Attention, Implementation, Projected, amplified, linear, zeros
 from bottleneck_core.model.rope import Rotary
 
 
@@ -34,14 +34,16 @@ class StandardAttention(Attention):
         self.null_k = zeros(self.kv_heads, self.head_dim) if config.null_attn else None
 
     def project(self, x: Tensor, start: int | Tensor = 0) -> Projected:
-        own_k = [] if self.k_proj is None else [self.k_proj]
-        q, *k, v = self.project_jointly(x, [self.q_proj, *own_k, self.v_proj])
-        q = self.split(q, self.n_head)  # (B, H, T, D)
-        k = self.split(k[0], self.kv_heads) if k else q  # (B, G, T, D)
+        if self.k_proj is None:  # tied: the keys are the queries without their temperature
+            q, v = self.project_jointly(x, [(self.q_proj, None), (self.v_proj, None)])
+            k, q = q, amplified(q, self.gain())
+        else:
+            projections = [(self.q_proj, self.gain()), (self.k_proj, None), (self.v_proj, None)]
+            q, k, v = self.project_jointly(x, projections)
         v = self.split(v, self.kv_heads)  # (B, G, T, D)
         return Projected(
-            q=self.rotate(self.temper(q), start).to(v.dtype),
-            k=self.rotate(k, start),
+            q=self.rotate(self.split(q, self.n_head), start).to(v.dtype),  # (B, H, T, D)
+            k=self.rotate(self.split(k, self.kv_heads), start),  # (B, G, T, D)
             v=v,
             scale=self.head_dim**-0.5,
             null_k=self.null_k,
