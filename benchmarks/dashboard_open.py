@@ -5,9 +5,8 @@
 The run is made up in a temporary folder. A session over the websocket of the real server asks for the Run page;
 times are from the request to the message that carries the loss figure. Each cold open has a server of its own, which
 has shown another page and come to rest, so that Python's imports are done, and has read nothing; its cache folder is
-empty. The file is
-in the system's page cache. Beside it, from process start: the same with the server's start and the first page's
-imports, and TensorBoard on the same scalars.
+empty. The file is in the system's page cache. Beside it, from process start: the same with the server's start and the
+first page's imports, and TensorBoard on the same scalars.
 Writes `results/dashboard_open.json`.
 """
 
