@@ -19,9 +19,10 @@ from bottleneck_core.figures.seeds import BandKind, seed_band
 from bottleneck_core.figures.smoothing import ema
 from bottleneck_core.figures.tables import csv_text
 from bottleneck_core.figures.view import View, XScale
-from dashboard.compare.data import Compared, metric_columns
+from dashboard.compare.data import MADE, Compared, metric_columns
 from dashboard.compare.groups import Group
-from dashboard.live_chart import live_chart, zoomed_range
+from dashboard.kept import Same
+from dashboard.live_chart import Drawn, live_chart, zoomed_range
 from dashboard.markdown import escaped
 from dashboard.theme import theme
 
@@ -125,15 +126,9 @@ def overlay(groups: Sequence[Group], look: Look) -> None:
     scale = scale_of(look, runs)
     zoom = f"compare/{scale.title}/{look.log_x}"
     view = View(log_y=look.log_y, all_values=look.all_values, x_range=zoomed_range(zoom), theme=theme())
-    lines = lines_of(groups, look, scale, view)
-    chart = Overlay(
-        title=metric_label(look.metric) + _unit(look.metric),
-        x_title=scale.title,
-        format=_format(look.metric),
-        hover_format=".4f" if "loss" in look.metric else ".5g",
-        log_x=look.log_x,
-    )
-    live_chart(overlay_figure(lines, view, chart), name="overlay", group=zoom)
+    parts = tuple((group.name, len(group.runs)) for group in groups)
+    drawn = MADE.get(("overlay", Same(runs), parts, look, view), lambda: _drawn(groups, look, scale, view))
+    live_chart(drawn, name="overlay", group=zoom)
     with st.container(horizontal=True, vertical_alignment="top", horizontal_alignment="distribute"):
         st.caption(" ".join(remarks(groups, look, scale)) or " ", width="stretch")
         st.download_button(
@@ -146,6 +141,17 @@ def overlay(groups: Sequence[Group], look: Look) -> None:
             on_click="ignore",
             help="All rows of these curves, raw and smoothed, as CSV.",
         )
+
+
+def _drawn(groups: Sequence[Group], look: Look, scale: XScale, view: View) -> Drawn:
+    chart = Overlay(
+        title=metric_label(look.metric) + _unit(look.metric),
+        x_title=scale.title,
+        format=_format(look.metric),
+        hover_format=".4f" if "loss" in look.metric else ".5g",
+        log_x=look.log_x,
+    )
+    return Drawn.of(overlay_figure(lines_of(groups, look, scale, view), view, chart))
 
 
 def lines_of(groups: Sequence[Group], look: Look, scale: XScale, view: View) -> list[Line]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +13,13 @@ import pandas as pd
 
 import bottleneck_core as bc
 from bottleneck_core.figures import numbers
+from bottleneck_core.figures.differences import Setting, differences, seed_groups
 from bottleneck_core.figures.quantities import Quantity
 from bottleneck_core.figures.scatter import CACHE, LOSS
 from bottleneck_core.memory import training_flops_per_token
 from dashboard.compare.runs import tokens_of
-from dashboard.state import Row, reading
+from dashboard.kept import Kept, Same
+from dashboard.state import Row, drawn_of, reading
 
 if TYPE_CHECKING:
     from bottleneck_core import Run
@@ -26,6 +29,7 @@ _CONTEXT = 128_000
 _TEXT = ("data", "tokenizer", "vocab_size", "val_frac")
 # Runs that differ by less in tokens were trained equally long.
 _SAME_TOKENS = 0.01
+MADE = Kept(32)
 
 RESULTS = (
     Quantity(key=LOSS, label="best validation loss", unit="nats per token", format=numbers.loss),
@@ -57,8 +61,19 @@ def compared_runs(chosen: Sequence[Row], rows: Sequence[Row]) -> list[Compared]:
     found = []
     for row, token in zip(chosen, tokens_of(chosen, rows), strict=True):
         with contextlib.suppress(bc.UserError), reading(row["path"]) as run:
-            found.append(_compared(row, token, run))
+            drawn = drawn_of(row["path"])  # forgets with the run's changes
+            found.append(drawn.get(("compared", Same([row]), token), partial(_compared, row, token, run)))
     return found
+
+
+def differing(runs: Sequence[Compared]) -> list[Setting]:
+    """The settings in which the runs differ, the weightiest first."""
+    return MADE.get(("differing", Same(runs)), lambda: differences([run.config for run in runs], setting_order()))
+
+
+def repetitions(runs: Sequence[Compared]) -> list[list[int]]:
+    """Numbers of the runs that are equal but for their seed."""
+    return MADE.get(("repetitions", Same(runs)), lambda: seed_groups([run.config for run in runs]))
 
 
 def metric_columns(runs: Sequence[Compared]) -> dict[str, str]:

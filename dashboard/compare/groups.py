@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bottleneck_core.figures.compare import dashes_of
-from bottleneck_core.figures.differences import common_name, differences, seed_groups, value_groups
+from bottleneck_core.figures.differences import common_name, value_groups
 from bottleneck_core.figures.palette import Theme, run_color
-from dashboard.compare.data import Compared, setting_order
+from dashboard.compare.data import Compared, differing, repetitions
 
 EACH, SEEDS = "each run", "same but seed"
 
@@ -28,13 +28,12 @@ class Group:
 
 def grouped(runs: Sequence[Compared], by: str) -> list[Group]:
     """The runs by `by`: EACH, SEEDS or a setting."""
-    configs = [run.config for run in runs]
     if by == SEEDS:
-        parts = [(common_name([runs[i].id for i in part]), part) for part in seed_groups(configs)]
+        parts = [(common_name([runs[i].id for i in part]), part) for part in repetitions(runs)]
     elif by == EACH:
         parts = [(run.id, [i]) for i, run in enumerate(runs)]
     else:
-        parts = [(f"{by} {value}", part) for value, part in value_groups(configs, by).items()]
+        parts = [(f"{by} {value}", part) for value, part in value_groups([run.config for run in runs], by).items()]
     # Which lines look alike does not depend on the theme.
     dashes = dashes_of([run_color(runs[part[0]].id) for _, part in parts])
     return [
@@ -45,10 +44,9 @@ def grouped(runs: Sequence[Compared], by: str) -> list[Group]:
 
 def groupings(runs: Sequence[Compared]) -> list[str]:
     """What runs can be grouped by: each by itself, repetitions, and the settings that put some of them together."""
-    configs = [run.config for run in runs]
     settings = [
         setting.name
-        for setting in differences(configs, setting_order())
+        for setting in differing(runs)
         if setting.everywhere and setting.name != "seed" and len(set(setting.values)) < len(runs)
     ]
     return [EACH, SEEDS, *settings]
@@ -56,4 +54,4 @@ def groupings(runs: Sequence[Compared]) -> list[str]:
 
 def default_grouping(runs: Sequence[Compared]) -> str:
     """Repetitions are put together where there are any."""
-    return SEEDS if any(len(part) > 1 for part in seed_groups([run.config for run in runs])) else EACH
+    return SEEDS if any(len(part) > 1 for part in repetitions(runs)) else EACH

@@ -8,11 +8,10 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from bottleneck_core.figures.differences import differences
 from bottleneck_core.figures.results import FORMATS, Side, mean_of, results_frame, written_rows
 from bottleneck_core.figures.scatter import LOSS
 from bottleneck_core.figures.tables import csv_text, latex_table, markdown_table
-from dashboard.compare.data import cautions, setting_order
+from dashboard.compare.data import cautions, differing
 from dashboard.compare.groups import Group
 
 _HELP = {
@@ -54,7 +53,7 @@ def results(groups: Sequence[Group]) -> None:
 def setting_differences(groups: Sequence[Group]) -> None:
     """The settings that differ, a column a run or group; those that only some runs have on demand."""
     runs = [run for group in groups for run in group.runs]
-    found = differences([run.config for run in runs], setting_order())
+    found = differing(runs)
     everywhere = [setting for setting in found if setting.everywhere]
     partial = len(found) - len(everywhere)
     with _heading("Settings that differ"):

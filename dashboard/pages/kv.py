@@ -85,7 +85,7 @@ def breakdown(results: list[Result], view: View) -> View:
         ]
         bars.append(Bar(name=r.title, color=color_of(r.letter), segments=segments))
     title = f"{'tensors' if view.by == 'tensors' else 'layer types'} at {view.context:,} tokens, batch {view.batch:,}"
-    left, right = st.columns([2, 3], gap="medium")
+    left, right = st.columns([1, 2], gap="medium")
     with left:
         figure = breakdown_figure(bars, title=title, shares=view.shares, theme=theme())
         live_chart(figure, name="parts", group=f"kv-{view.by}-{view.shares}")
