@@ -279,6 +279,8 @@ def _report(engine: Engine, made: int, seconds: float) -> None:
     )
     if engine.fallback and (engine.plan.fused != "auto" or cache.device.type == "cuda"):
         print(f"without a fused kernel: {engine.fallback}", file=sys.stderr)
+    if engine.graph_fallback and cache.device.type == "cuda":  # elsewhere there are none to expect
+        print(f"not as CUDA graphs: {engine.graph_fallback}", file=sys.stderr)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

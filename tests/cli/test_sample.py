@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from bottleneck_core.cli import main
+from bottleneck_core.cli.sample import _report
 from bottleneck_core.config import RunConfig
 from bottleneck_core.model import build_model
 from bottleneck_core.train.checkpoint import save_checkpoint
@@ -170,3 +172,11 @@ def _flags_of(policy: str) -> list[str]:
         spelled = {"": "--kv-cache", "residual": "--kv-residual", "qblock": "--kv-qblock"}
         flags += [spelled.get(name, f"--kv-cache-{name.replace('_', '-')}"), value]
     return flags
+
+
+@pytest.mark.parametrize(("device", "told"), [("cuda", True), ("cpu", False)])
+def test_a_gpu_that_decodes_without_graphs_says_why(capsys: pytest.CaptureFixture[str], device: str, told: bool):
+    cache = SimpleNamespace(allocated_bytes=1024, batch=1, length=3, device=SimpleNamespace(type=device))
+    engine: Any = SimpleNamespace(cache=cache, fallback=None, graph_fallback="a mask is needed")
+    _report(engine, 3, 1.0)
+    assert ("not as CUDA graphs: a mask is needed" in capsys.readouterr().err) is told
