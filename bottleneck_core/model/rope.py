@@ -55,7 +55,7 @@ class Rotary(nn.Module):
             end = start + x.size(-2)
             self.reserve(end)
             cos, sin = self.cos[start:end], self.sin[start:end]  # (T, D/2)
-        if x.dtype == cos.dtype and not torch.compiler.is_compiling():
+        if x.requires_grad and x.dtype == cos.dtype and not torch.compiler.is_compiling():
             return _Turned.apply(x, cos, sin)  # pyright: ignore[reportReturnType]
         left, right = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
         turned = torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)

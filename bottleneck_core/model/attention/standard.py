@@ -35,8 +35,8 @@ class StandardAttention(Attention):
 
     def project(self, x: Tensor, start: int | Tensor = 0) -> Projected:
         if self.k_proj is None:  # tied: the keys are the queries without their temperature
-            q, v = self.project_jointly(x, [(self.q_proj, None), (self.v_proj, None)])
-            k, q = q, amplified(q, self.gain())
+            k, v = self.project_jointly(x, [(self.q_proj, None), (self.v_proj, None)])
+            q = amplified(k, self.gain())
         else:
             projections = [(self.q_proj, self.gain()), (self.k_proj, None), (self.v_proj, None)]
             q, k, v = self.project_jointly(x, projections)
