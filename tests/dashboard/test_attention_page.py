@@ -144,7 +144,7 @@ def test_a_metric_of_layers_has_one_column(look, make_run):
 
 def test_the_stored_map_has_tokens_and_the_null_share(look, make_run):
     probe(make_run("probed"))
-    test = look(run="probed", step="100", head="3", log="false")
+    test = look(run="probed", step="100", head="3", log_colours="false")
     drawn = charts(test)["map-0"]
     heatmap, bar = drawn["data"]
     z = array(heatmap["z"])
