@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-IGNORED = -100  # the target that does not count, as in torch
+from bottleneck_core.kernels import IGNORED
+
 # Fewer tokens at a time would read and write the weight's gradient more often than the logits.
 _BUFFER_BYTES = 256 << 20
 

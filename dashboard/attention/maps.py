@@ -122,8 +122,8 @@ def _switches(sides: Sequence[Side]) -> tuple[str | None, bool, tuple[int, int] 
         log = st.toggle(
             "log colours",
             value=True,
-            key="log_colours",
             # Its own name: "log" is the log axis of a run, and Streamlit takes a value of that name along.
+            key="log_colours",
             bind="query-params",
             disabled=part is not None,
             help="Colours by the logarithm of the weight, from 0.0001 to 1; otherwise in proportion.",
